@@ -1,0 +1,3 @@
+from luthier.cli import main
+
+main()

@@ -1,0 +1,1 @@
+"""Room 0: what a recipe may say, and reading it."""

@@ -1,0 +1,1 @@
+"""Room 3: raw sources in, clean document shards out."""

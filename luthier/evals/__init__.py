@@ -1,0 +1,1 @@
+"""Room 12: what a model is worth, and the report."""

@@ -1,0 +1,1 @@
+"""Room 8: sampling and decoding."""

@@ -1,0 +1,1 @@
+"""Room 9: optimizers, parameter groups, schedules."""

@@ -1,0 +1,1 @@
+"""Room 6: documents and conversations to rows of tokens."""

@@ -1,0 +1,1 @@
+"""Room 2: what a recipe needs, before anything runs."""

@@ -1,0 +1,1 @@
+"""Room 11: post-training objectives."""

@@ -1,0 +1,1 @@
+"""Room 1: run directories, the stage store, metrics, progress, locks."""

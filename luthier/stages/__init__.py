@@ -1,0 +1,1 @@
+"""Room 15: one file a verb."""

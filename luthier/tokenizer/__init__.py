@@ -1,0 +1,1 @@
+"""Room 5: byte-level BPE, special tokens, the chat template."""

@@ -1,0 +1,1 @@
+"""Room 10: the one loop, its objective, checkpoints, guards."""
