@@ -1,0 +1,127 @@
+"""What this machine can compute, and how fast. In: settings of a recipe. Out: device, precision, measured rates. Next: loop."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import shutil
+import statistics
+import sys
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from luthier.config.schema import TrainingSection
+from luthier.errors import HardwareError
+from luthier.plan.hardware import machine
+
+LONG_ENOUGH_TO_COMPILE = 5_000_000
+"""Tokens times layers of a run below which compiling costs more than it saves."""
+
+
+@dataclass(frozen=True)
+class Compute:
+    """Where and how a stage computes; recorded when it starts and taken again when it resumes."""
+
+    device: str
+    precision: str
+    compiled: bool
+    threads: int
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of activations and matrix products."""
+        return torch.bfloat16 if self.precision == "bf16" else torch.float32
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def resolve_compute(settings: TrainingSection, work: float) -> Compute:
+    """Settle what the recipe leaves to the machine; depends on the machine and the recipe only, never on a timing.
+
+    `work` is tokens times layers of the run.
+    Raises: HardwareError when something explicitly asked for is not there.
+    """
+    device = _resolve_device(settings.device)
+    precision = settings.precision
+    if precision == "auto":
+        precision = "bf16" if _has_bf16_units(device) else "fp32"
+    can_compile = device != "mps" and (device == "cuda" or shutil.which("g++") is not None or shutil.which("clang++") is not None)
+    if settings.compile == "on" and not can_compile:
+        raise HardwareError(
+            "pretrain.compile=on needs a C++ compiler (g++ or clang++), none was found",
+            fix="install one, or set compile=auto",
+        )
+    compiled = settings.compile == "on" or (settings.compile == "auto" and can_compile and work >= LONG_ENOUGH_TO_COMPILE)
+    return Compute(device, precision, compiled, torch.get_num_threads())
+
+
+def _resolve_device(asked: str) -> str:
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if asked == "auto":
+        return next(name for name in ("cuda", "mps", "cpu") if there[name])
+    if not there[asked]:
+        raise HardwareError(f"device={asked} was asked for, but torch {torch.__version__} finds none here", fix="set device=auto or device=cpu")
+    return asked
+
+
+def _has_bf16_units(device: str) -> bool:
+    if device == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    flags = machine().get("flags", ())
+    return device == "cpu" and ("avx512_bf16" in flags or "amx_bf16" in flags)
+
+
+def keep_freed_memory() -> None:
+    """Ask glibc to keep freed blocks instead of handing them back to the system after every step; elsewhere do nothing."""
+    if not sys.platform.startswith("linux"):
+        return
+    trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h
+    with contextlib.suppress(OSError, AttributeError):
+        libc = ctypes.CDLL(None)
+        libc.mallopt(mmap_threshold, 2**30)
+        libc.mallopt(trim_threshold, 2**31 - 1)
+
+
+def measure_matmul(device: str, dtype: torch.dtype, size: int = 1024, seconds: float = 0.3) -> float:
+    """Measure the rate of a square matrix product: the median of repeated runs.
+
+    Units: FLOP/s
+    """
+    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    times: list[float] = []
+    a @ b
+    begin = time.perf_counter()
+    while time.perf_counter() - begin < seconds or len(times) < 3:
+        synchronise(device)
+        start = time.perf_counter()
+        a @ b
+        synchronise(device)
+        times.append(time.perf_counter() - start)
+    return 2.0 * size**3 / statistics.median(times)
+
+
+def synchronise(device: str) -> None:
+    """Wait until the device has done what it was given."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+    elif device == "mps":
+        torch.mps.synchronize()
+
+
+def memory_gib(device: str) -> float:
+    """Peak memory of this process on the device it computes on.
+
+    Units: GiB
+    """
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**30
+    try:
+        import resource
+    except ImportError:  # Windows
+        return float("nan")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**30 if sys.platform == "darwin" else peak / 2**20

@@ -1,0 +1,112 @@
+"""The next-token objective. In: a forward function, the head's weight, a batch. Out: a loss to differentiate. Next: loop.
+
+The head and the cross-entropy run over chunks of tokens and make their gradients at once, so logits are never whole in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from luthier.pack.loader import IGNORE_INDEX, Batch
+
+CHUNK_TOKENS = 1024
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A micro-batch on the device.
+
+    Shapes: inputs, targets and doc_ids (B, T)
+    """
+
+    inputs: Tensor
+    targets: Tensor
+    doc_ids: Tensor | None
+
+
+def micro_batches(batch: Batch, rows: int, device: str) -> list[Rows]:
+    """Cut a batch into micro-batches of at most `rows` rows and move them to the device."""
+
+    def cut(array: np.ndarray[Any, Any] | None, start: int) -> Tensor | None:
+        if array is None:
+            return None
+        return torch.from_numpy(np.ascontiguousarray(array[start : start + rows], dtype=np.int64)).to(device)
+
+    return [
+        Rows(cut(batch.inputs, start), cut(batch.targets, start), cut(batch.doc_ids, start))  # type: ignore[arg-type]
+        for start in range(0, len(batch.inputs), rows)
+    ]
+
+
+class NextToken:
+    """Mean cross-entropy of the next token, over the tokens that have a target.
+
+    Called with the global batch's number of targets, so that micro-batches of different content add up to the exact mean.
+    """
+
+    def __init__(self, compiled: bool = False) -> None:
+        self._chunk: Callable[..., tuple[Tensor, Tensor]] = torch.compile(chunk_loss) if compiled else chunk_loss
+
+    def __call__(self, forward: Callable[..., Tensor], head_weight: Tensor, rows: Rows, n_targets: int) -> Tensor:
+        """Return the micro-batch's share of the mean loss.
+
+        Units: nats per token
+        """
+        hidden = forward(rows.inputs, doc_ids=rows.doc_ids)  # (B, T, D)
+        return head_loss(hidden.flatten(0, 1), head_weight, rows.targets.flatten(), 1.0 / n_targets, self._chunk)
+
+
+def chunk_loss(logits: Tensor, targets: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """Sum the scaled cross-entropy of one chunk and give its gradient with respect to the logits.
+
+    Shapes: logits (n, V), targets (n,) -> (), (n, V)
+    """
+    wide = logits.float()
+    log_normaliser = wide.logsumexp(dim=-1, keepdim=True)  # (n, 1)
+    counted = targets != IGNORE_INDEX  # (n,)
+    index = targets.clamp_min(0)[:, None]  # (n, 1)
+    losses = (log_normaliser - wide.gather(1, index)).squeeze(1)  # (n,)
+    loss = torch.where(counted, losses, 0.0).sum() * scale
+    probabilities = (wide - log_normaliser).exp()
+    hit = torch.arange(logits.shape[1], device=logits.device)[None, :] == index  # (n, V)
+    gradient = torch.where(counted[:, None], (probabilities - hit.float()) * scale, 0.0)
+    return loss, gradient.to(logits.dtype)
+
+
+def head_loss(hidden: Tensor, weight: Tensor, targets: Tensor, scale: float, chunk: Callable[..., tuple[Tensor, Tensor]] = chunk_loss) -> Tensor:
+    """Scaled cross-entropy of `hidden @ weight.T`, chunk by chunk; equal to doing it whole.
+
+    Shapes: hidden (N, D), weight (V, D), targets (N,) -> ()
+    """
+    result = _HeadLoss.apply(hidden, weight, targets, scale, chunk)
+    assert isinstance(result, Tensor)
+    return result
+
+
+class _HeadLoss(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, scale: float, chunk: Callable[..., tuple[Tensor, Tensor]]) -> Tensor:
+        cast = weight.to(hidden.dtype)  # (V, D)
+        loss = hidden.new_zeros((), dtype=torch.float32)
+        hidden_gradient = torch.empty_like(hidden)
+        weight_gradient = torch.zeros_like(weight)
+        for start in range(0, len(hidden), CHUNK_TOKENS):
+            part = slice(start, start + CHUNK_TOKENS)
+            part_loss, gradient = chunk(hidden[part] @ cast.t(), targets[part], scale)  # (), (n, V)
+            loss = loss + part_loss
+            torch.mm(gradient, cast, out=hidden_gradient[part])  # (n, V) @ (V, D) -> (n, D)
+            weight_gradient += gradient.t() @ hidden[part]  # (V, n) @ (n, D) -> (V, D)
+        ctx.save_for_backward(hidden_gradient, weight_gradient)
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        hidden_gradient, weight_gradient = ctx.saved_tensors
+        (outer,) = gradients
+        return hidden_gradient * outer.to(hidden_gradient.dtype), weight_gradient * outer, None, None, None
