@@ -64,7 +64,9 @@ def _resolve_device(asked: str) -> str:
     if asked == "auto":
         return next(name for name in ("cuda", "mps", "cpu") if there[name])
     if not there[asked]:
-        raise HardwareError(f"device={asked} was asked for, but torch {torch.__version__} finds none here", fix="set device=auto or device=cpu")
+        raise HardwareError(
+            f"device={asked} was asked for, but torch {torch.__version__} finds none here", fix="set device=auto or device=cpu"
+        )
     return asked
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from luthier.pack.loader import IGNORE_INDEX, Batch
 
 CHUNK_TOKENS = 1024
+ChunkLoss = Callable[[Tensor, Tensor, float], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class NextToken:
     """
 
     def __init__(self, compiled: bool = False) -> None:
-        self._chunk: Callable[..., tuple[Tensor, Tensor]] = torch.compile(chunk_loss) if compiled else chunk_loss
+        self._chunk: ChunkLoss = torch.compile(chunk_loss) if compiled else chunk_loss
 
     def __call__(self, forward: Callable[..., Tensor], head_weight: Tensor, rows: Rows, n_targets: int) -> Tensor:
         """Return the micro-batch's share of the mean loss.
@@ -79,7 +80,7 @@ def chunk_loss(logits: Tensor, targets: Tensor, scale: float) -> tuple[Tensor, T
     return loss, gradient.to(logits.dtype)
 
 
-def head_loss(hidden: Tensor, weight: Tensor, targets: Tensor, scale: float, chunk: Callable[..., tuple[Tensor, Tensor]] = chunk_loss) -> Tensor:
+def head_loss(hidden: Tensor, weight: Tensor, targets: Tensor, scale: float, chunk: ChunkLoss = chunk_loss) -> Tensor:
     """Scaled cross-entropy of `hidden @ weight.T`, chunk by chunk; equal to doing it whole.
 
     Shapes: hidden (N, D), weight (V, D), targets (N,) -> ()
@@ -91,7 +92,7 @@ def head_loss(hidden: Tensor, weight: Tensor, targets: Tensor, scale: float, chu
 
 class _HeadLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, scale: float, chunk: Callable[..., tuple[Tensor, Tensor]]) -> Tensor:
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, scale: float, chunk: ChunkLoss) -> Tensor:
         cast = weight.to(hidden.dtype)  # (V, D)
         loss = hidden.new_zeros((), dtype=torch.float32)
         hidden_gradient = torch.empty_like(hidden)

@@ -1,0 +1,47 @@
+"""A recipe as TOML, with every field's meaning as a comment. In: a `Recipe`. Out: text that `load_recipe` reads back. Next room: runs."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from pydantic import BaseModel
+
+from luthier.config.schema import Recipe
+
+
+def recipe_toml(recipe: Recipe) -> str:
+    """Write a resolved recipe; fields that are derived later are comments that name their rule."""
+    lines = ["# The resolved recipe of this run; `luthier run` with this file makes the same model.", ""]
+    for name in type(recipe).model_fields:
+        value = getattr(recipe, name)
+        if not isinstance(value, BaseModel):
+            lines += _field(recipe, name)
+    for name in type(recipe).model_fields:
+        value = getattr(recipe, name)
+        if isinstance(value, BaseModel):
+            lines += ["", f"[{name}]"]
+            for key in type(value).model_fields:
+                lines += _field(value, key)
+    return "\n".join(lines) + "\n"
+
+
+def _field(section: BaseModel, key: str) -> list[str]:
+    value = getattr(section, key)
+    meaning = type(section).model_fields[key].description or ""
+    if value is None:
+        return [f"# {key}: {meaning}"]
+    return [f"{key} = {_toml(value)}  # {meaning}" if meaning else f"{key} = {_toml(value)}"]
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, BaseModel):
+        given = {key: getattr(value, key) for key in type(value).model_fields if getattr(value, key) is not None}
+        return "{" + ", ".join(f"{key} = {_toml(item)}" for key, item in given.items()) + "}"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(_toml(item) for item in value) + "]"  # pyright: ignore[reportUnknownVariableType]
+    return repr(value)

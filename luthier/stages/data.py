@@ -1,0 +1,32 @@
+"""Stage data: sources -> documents. In: `[data]`. Out: document shards and a manifest with counts and licences. Next: tokenizer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from luthier.config.schema import Recipe
+from luthier.errors import ConfigError
+from luthier.stages.stage import Job, Outcome, Stage
+
+
+def _settings(recipe: Recipe) -> dict[str, Any]:
+    return {"data": recipe.data.model_dump(mode="json"), "seed": recipe.run.seed}
+
+
+def _sources(recipe: Recipe, cache: Path) -> dict[str, str]:
+    from luthier.data.sources import source_fingerprint
+
+    if not recipe.data.sources:
+        raise ConfigError("data.sources: at least one source is needed", fix="""for example 'data.sources=["my_folder"]'""")
+    return {f"source.{i}": source_fingerprint(source, cache) for i, source in enumerate(recipe.data.sources)}
+
+
+def _run(job: Job) -> Outcome:
+    from luthier.data.documents import build_documents
+
+    manifest = build_documents(job.recipe.data, job.recipe.run.seed, job.directory, job.cache, job.progress)
+    return Outcome(manifest["fingerprint"], {"splits": manifest["splits"], "sources": manifest["sources"]})
+
+
+STAGE = Stage("data", (), _run, _settings, _sources)
