@@ -248,6 +248,8 @@ class PretrainSection(TrainingSection):
     """Horizon in passes over the training tokens."""
     tokens_per_param: float | None = Field(None, gt=0)
     """Horizon in tokens per parameter."""
+    document_mask: bool = False
+    """Keep tokens from seeing the other documents of their row."""
     sample_prompts: tuple[str, ...] = ("The ", "In the ")
     """Beginnings that live samples continue."""
 

@@ -11,9 +11,11 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from luthier.pack.loader import IGNORE_INDEX, Batch
+from luthier.model.decoder import Decoder
+from luthier.pack.loader import IGNORE_INDEX, Batch, RowSource, gather
 
 CHUNK_TOKENS = 1024
 ChunkLoss = Callable[[Tensor, Tensor, float], tuple[Tensor, Tensor]]
@@ -111,3 +113,21 @@ class _HeadLoss(torch.autograd.Function):
         hidden_gradient, weight_gradient = ctx.saved_tensors
         (outer,) = gradients
         return hidden_gradient * outer.to(hidden_gradient.dtype), weight_gradient * outer, None, None, None
+
+
+@torch.inference_mode()
+def mean_loss(model: Decoder, rows: RowSource, device: str, max_tokens: int, rows_at_once: int = 16) -> float:
+    """Mean loss over the targets of the first rows of at most `max_tokens` tokens.
+
+    Units: nats per token
+    """
+    total, n_targets = 0.0, 0
+    n_rows = min(rows.n_rows, max(1, max_tokens // rows.seq_len))
+    for start in range(0, n_rows, rows_at_once):
+        batch = gather(rows, np.arange(start, min(n_rows, start + rows_at_once)))
+        (part,) = micro_batches(batch, rows_at_once, device)
+        hidden = model(part.inputs, doc_ids=part.doc_ids)  # (B, T, D)
+        losses = F.cross_entropy(model.logits(hidden).flatten(0, 1), part.targets.flatten(), ignore_index=IGNORE_INDEX, reduction="sum")
+        total += losses.item()
+        n_targets += batch.n_loss_tokens
+    return total / max(1, n_targets)

@@ -1,0 +1,217 @@
+"""The command line: verbs, exit codes, and nothing else; each verb loads its own file when it is called.
+
+Results go to stdout, log and progress to stderr. Exit codes: 0 good, 1 failed, 2 user's mistake, 3 locked, 4 port taken,
+130 interrupted, 143 terminated.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from types import FrameType
+from typing import Annotated, Any
+
+import typer
+
+from luthier.errors import Interrupted, LuthierError, Terminated
+
+app = typer.Typer(
+    name="luthier",
+    help="Make a language model from scratch: raw documents in, a small chat model out.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+runs_app = typer.Typer(help="List, show and compare runs.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(runs_app, name="runs")
+
+_USAGE_ERROR: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+
+Recipes = Annotated[
+    list[str], typer.Argument(metavar="RECIPE... [KEY=VALUE...]", help="Recipes, later ones over earlier ones; then overrides.")
+]
+Run = Annotated[str, typer.Argument(metavar="RUN", help="A run's directory, its name, or an unambiguous beginning of it.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object to stdout.")]
+Root = Annotated[str | None, typer.Option("--root", help="Directory of all runs; default $LUTHIER_RUNS or runs.")]
+
+
+@app.command()
+def run(
+    arguments: Recipes,
+    json: Json = False,
+    chat: Annotated[bool, typer.Option("--chat", help="Chat with the model when it is done; without a terminal, show answers.")] = False,
+) -> None:
+    """Make a recipe's model, all of it.
+
+    Stages: data, tokenizer, pack, pretrain, sft, eval, export, report. What is finished is not done again."""
+    from luthier.stages.run import run_verb
+
+    run_verb(arguments, as_json=json, then_chat=chat)
+
+
+@app.command()
+def plan(arguments: Recipes, json: Json = False) -> None:
+    """Say what a recipe needs, before it runs.
+
+    Parameters, memory, time, disk and expected loss."""
+    from luthier.stages.plan import plan_verb
+
+    plan_verb(arguments, as_json=json)
+
+
+def _stage_verb(name: str, help_text: str) -> None:
+    def verb(arguments: Recipes, json: Json = False) -> None:
+        from luthier.stages.run import run_verb
+
+        run_verb(arguments, as_json=json, until=name)
+
+    app.command(name, help=help_text)(verb)
+
+
+_stage_verb("data", "Run a recipe up to its documents.")
+_stage_verb("tokenizer", "Run a recipe up to its tokenizer.")
+_stage_verb("pack", "Run a recipe up to its token shards.")
+_stage_verb("pretrain", "Run a recipe up to its base model.")
+_stage_verb("sft", "Run a recipe up to its tuned model.")
+_stage_verb("eval", "Run a recipe up to its evaluation.")
+
+
+@app.command()
+def export(
+    what: Annotated[
+        list[str], typer.Argument(metavar="RUN | RECIPE... [KEY=VALUE...]", help="A finished run, or a recipe to run up to its export.")
+    ],
+    to: Annotated[str | None, typer.Option("--to", help="Copy the folder here.")] = None,
+    json: Json = False,
+    root: Root = None,
+) -> None:
+    """Give a run's model as a Hugging Face folder.
+
+    `transformers` loads it and gives the same greedy tokens."""
+    from luthier.stages.give import export_verb
+
+    export_verb(what, to, as_json=json, root=root)
+
+
+@app.command()
+def chat(
+    run: Run,
+    base: Annotated[bool, typer.Option("--base", help="Talk to the base model, which only continues text.")] = False,
+    temperature: Annotated[float | None, typer.Option(help="0 is greedy.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="Longest answer, in tokens.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Same seed, same answers.")] = None,
+    ask: Annotated[list[str] | None, typer.Option("--ask", help="Ask this and end; may be given again for the next turn.")] = None,
+    json: Json = False,
+    root: Root = None,
+) -> None:
+    """Talk to a run's model in the terminal."""
+    from luthier.stages.chat import chat_verb
+
+    chat_verb(run, base, {"temperature": temperature, "max_new_tokens": max_tokens}, seed, ask or [], as_json=json, root=root)
+
+
+@app.command()
+def serve(
+    run: Run,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on.")] = 8000,
+    json: Json = False,
+    root: Root = None,
+) -> None:
+    """Serve a run's model over HTTP.
+
+    A chat page for the browser, and /v1/chat/completions."""
+    from luthier.stages.serve import serve_verb
+
+    serve_verb(run, host, port, as_json=json, root=root)
+
+
+@runs_app.command("list")
+def runs_list(json: Json = False, root: Root = None) -> None:
+    """List all runs, newest first."""
+    from luthier.stages.runs import list_verb
+
+    list_verb(as_json=json, root=root)
+
+
+@runs_app.command("show")
+def runs_show(run: Run, json: Json = False, root: Root = None) -> None:
+    """Show one run's summary."""
+    from luthier.stages.runs import show_verb
+
+    show_verb(run, as_json=json, root=root)
+
+
+@runs_app.command("compare")
+def runs_compare(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN RUN...", help="Two or more runs.")], json: Json = False, root: Root = None
+) -> None:
+    """Set runs side by side: results, and the settings in which they differ."""
+    from luthier.stages.runs import compare_verb
+
+    compare_verb(runs, as_json=json, root=root)
+
+
+@app.command()
+def verify(run: Run, json: Json = False, root: Root = None) -> None:
+    """Check a run's files against their checksums."""
+    from luthier.stages.runs import verify_verb
+
+    verify_verb(run, as_json=json, root=root)
+
+
+@app.command()
+def doctor(json: Json = False, root: Root = None) -> None:
+    """Say what this machine can do, measured."""
+    from luthier.stages.doctor import doctor_verb
+
+    doctor_verb(as_json=json, root=root)
+
+
+def _version(value: bool) -> None:
+    if value:
+        from luthier import __version__
+
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and end.")] = False,
+) -> None:
+    return
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise Terminated("terminated; what was finished is kept", fix="run the same command again to go on")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit."""
+    sys.exit(call(sys.argv[1:] if arguments is None else arguments))
+
+
+def call(arguments: list[str]) -> int:
+    """Run the command line; return the exit code. A user's mistake prints one sentence and no traceback."""
+    previous = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        result: Any = app(arguments, prog_name="luthier", standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except LuthierError as error:
+        print(f"{'stopped' if error.exit_code >= 130 else 'error'}: {error}", file=sys.stderr)
+        return error.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        stopped = Interrupted("interrupted; what was finished is kept", fix="run the same command again to go on")
+        print(f"stopped: {stopped}", file=sys.stderr)
+        return stopped.exit_code
+    except _USAGE_ERROR as error:
+        error.show()
+        return 2
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 1
+    finally:
+        signal.signal(signal.SIGTERM, previous)

@@ -1,0 +1,84 @@
+"""Stage pretrain: rows of tokens -> a base model. In: token shards, tokenizer. Out: checkpoints, metrics, samples. Next: sft."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from luthier.config.load import resolve_model
+from luthier.config.schema import Recipe
+from luthier.stages.stage import Job, Outcome, Stage
+
+DOES_NOT_CHANGE_THE_MODEL = {"checkpoint_every", "keep_checkpoints"}
+SAMPLE_TOKENS = 40
+
+
+def _settings(recipe: Recipe) -> dict[str, Any]:
+    return {
+        "model": recipe.model.model_dump(mode="json"),
+        "optim": recipe.optim.model_dump(mode="json"),
+        "pretrain": recipe.pretrain.model_dump(mode="json", exclude=DOES_NOT_CHANGE_THE_MODEL),
+        "seq_len": recipe.pack.seq_len,
+        "seed": recipe.run.seed,
+    }
+
+
+def _run(job: Job) -> Outcome:
+    from luthier.evals.bits_per_byte import evaluate
+    from luthier.generate.engine import Engine
+    from luthier.model.decoder import Decoder, initialise
+    from luthier.optim.schedule import lr_scale
+    from luthier.pack.loader import TokenRows
+    from luthier.pack.shards import TokenShards
+    from luthier.plan.horizon import steps_for
+    from luthier.plan.parameters import count
+    from luthier.stages.training import Training, run_training, settle_compute
+    from luthier.tokenizer.tokenizer import Tokenizer
+
+    recipe, settings = job.recipe, job.recipe.pretrain
+    tokenizer = Tokenizer.load(job.inputs["tokenizer"] / "tokenizer.json")
+    train = TokenShards.open(job.inputs["pack"], "train")
+    validation = TokenShards.open(job.inputs["pack"], "validation")
+
+    config = resolve_model(recipe, tokenizer.vocab_size)
+    parameters = count(config)["total"]
+    steps = steps_for(settings, parameters, recipe.pack.seq_len, train.n_tokens)
+    compute = settle_compute(job, settings, steps * settings.global_batch_tokens, config.n_layers)
+
+    model = Decoder(config, compute.dtype)
+    initialise(model, recipe.run.seed)
+    model.to(compute.device)
+    engine = Engine(model, compute.device, None, config.max_seq_len)
+
+    def validate() -> dict[str, float]:
+        result = evaluate(model, validation, tokenizer.byte_lengths, compute.device, None, settings.eval_tokens)
+        return {"val/loss": result["val_loss"], "val/bpb": result["val_bpb"]}
+
+    def sample() -> list[tuple[str, str]]:
+        sampling = recipe.sampling.model_copy(update={"max_new_tokens": SAMPLE_TOKENS})
+        stop = frozenset({tokenizer.special.end_of_text})
+        drawn: list[tuple[str, str]] = []
+        for prompt in settings.sample_prompts:
+            ids = [tokenizer.special.end_of_text, *tokenizer.encode(prompt)]
+            completion = engine.generate(ids, sampling, stop_ids=stop, seed=recipe.run.seed)
+            drawn.append((prompt, tokenizer.decode(completion.ids)))
+        return drawn
+
+    optim = recipe.optim
+    course = partial(
+        lr_scale,
+        steps=steps,
+        schedule=optim.schedule,
+        warmup_steps=optim.warmup_steps,
+        min_lr_ratio=optim.min_lr_ratio,
+        decay_ratio=optim.decay_ratio,
+    )
+    rows = TokenRows(train, recipe.pack.seq_len, document_mask=settings.document_mask)
+    outcome = run_training(
+        Training(job, "pretrain", settings, optim, model, tokenizer, rows, steps, compute, course, validate, sample)
+    )
+    tokens_per_byte = train.n_tokens / max(1, train.n_bytes)
+    return Outcome(outcome.fingerprint, {"params": parameters, "tokens_per_byte": tokens_per_byte, **outcome.summary})
+
+
+STAGE = Stage("pretrain", ("tokenizer", "pack"), _run, _settings)

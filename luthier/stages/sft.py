@@ -1,0 +1,92 @@
+"""Stage sft: conversations -> a model that answers. In: the base model. Out: checkpoints, metrics, samples. Next: eval."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from luthier.config.schema import Recipe
+from luthier.runs.files import write_json
+from luthier.stages.pretrain import DOES_NOT_CHANGE_THE_MODEL
+from luthier.stages.stage import Job, Outcome, Stage
+
+
+def _settings(recipe: Recipe) -> dict[str, Any]:
+    return {
+        "sft": recipe.sft.model_dump(mode="json", exclude=DOES_NOT_CHANGE_THE_MODEL),
+        "optim": recipe.optim.model_dump(mode="json"),
+        "seq_len": recipe.pack.seq_len,
+        "seed": recipe.run.seed,
+    }
+
+
+def _sources(recipe: Recipe, cache: Path) -> dict[str, str]:
+    from luthier.data.sources import source_fingerprint
+
+    return {f"source.{i}": source_fingerprint(source, cache) for i, source in enumerate(recipe.sft.sources)}
+
+
+def _run(job: Job) -> Outcome:
+    from luthier.generate.engine import Engine
+    from luthier.optim.schedule import lr_scale
+    from luthier.pack.conversations import ConversationRows, pack_conversations
+    from luthier.stages.training import Training, final_checkpoint, rows_per_step, run_training, settle_compute
+    from luthier.tasks.build import build_conversations
+    from luthier.tasks.conversation import Message
+    from luthier.tokenizer.chat import render_prompt
+    from luthier.tokenizer.tokenizer import Tokenizer
+    from luthier.train.checkpoint import load_model
+    from luthier.train.objective import mean_loss
+
+    recipe, settings = job.recipe, job.recipe.sft
+    base = final_checkpoint(job.inputs["pretrain"])
+    if not settings.sources:
+        job.progress.say("sft: no sources, the base model stays as it is")
+        return Outcome(str(job.summaries["pretrain"]["weights_sha256"]), {"skipped": True})
+
+    seed, seq_len = recipe.run.seed, recipe.pack.seq_len
+    tokenizer = Tokenizer.load(job.inputs["tokenizer"] / "tokenizer.json")
+    conversations = build_conversations(settings.sources, seed, settings.validation_share, job.cache, job.progress)
+    report = {
+        split: pack_conversations(getattr(conversations, split), tokenizer, seq_len, job.directory, split)
+        for split in ("train", "validation")
+    }
+    write_json(job.directory / "conversations.json", {"sources": conversations.sources, "splits": report})
+    train = ConversationRows.open(job.directory, "train")
+    validation = ConversationRows.open(job.directory, "validation")
+
+    rows = rows_per_step(recipe, settings)
+    steps = max(1, math.ceil(settings.epochs * train.n_rows / rows))
+    model, _ = load_model(base)
+    compute = settle_compute(job, settings, steps * settings.global_batch_tokens, model.config.n_layers)
+    model.compute_dtype = compute.dtype
+    model.to(compute.device)
+    engine = Engine(model, compute.device, None, model.config.max_seq_len)
+
+    def validate() -> dict[str, float]:
+        return {"val/loss": mean_loss(model, validation, compute.device, settings.eval_tokens)}
+
+    def sample() -> list[tuple[str, str]]:
+        stop = frozenset({tokenizer.special.end_of_turn, tokenizer.special.end_of_text})
+        drawn: list[tuple[str, str]] = []
+        for question in settings.sample_prompts:
+            ids = render_prompt([Message("user", question)], tokenizer)
+            completion = engine.generate(ids, recipe.sampling, stop_ids=stop, seed=seed)
+            drawn.append((question, tokenizer.decode(completion.ids)))
+        return drawn
+
+    course = partial(
+        lr_scale, steps=steps, schedule=settings.schedule, warmup_steps=settings.warmup_steps, min_lr_ratio=settings.min_lr_ratio
+    )
+    optim = recipe.optim.model_copy(
+        update={"lr": settings.lr, "muon_lr": recipe.optim.muon_lr * settings.lr / recipe.optim.lr}
+    )
+    outcome = run_training(
+        Training(job, "sft", settings, optim, model, tokenizer, train, steps, compute, course, validate, sample)
+    )
+    return Outcome(outcome.fingerprint, {"conversations": report, "sources": conversations.sources, **outcome.summary})
+
+
+STAGE = Stage("sft", ("tokenizer", "pretrain"), _run, _settings, _sources)
