@@ -1,0 +1,112 @@
+"""Sampling against Hugging Face's logits processors, and its own laws."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers.generation.logits_process import (
+    RepetitionPenaltyLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from luthier.config.schema import SamplingSection
+from luthier.generate.sampling import (
+    apply_repetition_penalty,
+    apply_temperature,
+    apply_top_k,
+    apply_top_p,
+    probabilities,
+    sample,
+)
+
+
+def random_logits(seed: int, rows: int = 5, vocab: int = 97) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(rows, vocab, generator=generator) * 4
+    return logits, torch.randint(vocab, (rows, 11), generator=generator)
+
+
+@pytest.mark.parametrize("penalty", [1.0, 1.1, 2.5])
+def test_repetition_penalty_equals_transformers(penalty: float) -> None:
+    logits, previous = random_logits(1)
+    expected = RepetitionPenaltyLogitsProcessor(penalty)(previous, logits.clone())
+    torch.testing.assert_close(apply_repetition_penalty(logits, previous, penalty), expected, rtol=0, atol=0)
+
+
+def test_repetition_penalty_without_previous_tokens_changes_nothing() -> None:
+    logits, previous = random_logits(1)
+    assert apply_repetition_penalty(logits, previous[:, :0], 2.0) is logits
+
+
+@pytest.mark.parametrize("k", [1, 2, 40, 96, 97, 1000])
+def test_top_k_equals_transformers(k: int) -> None:
+    logits, previous = random_logits(2)
+    torch.testing.assert_close(apply_top_k(logits, k), TopKLogitsWarper(k)(previous, logits.clone()), rtol=0, atol=0)
+
+
+def test_top_k_zero_keeps_all() -> None:
+    logits, _ = random_logits(2)
+    assert apply_top_k(logits, 0) is logits
+
+
+@pytest.mark.parametrize("p", [1e-6, 0.1, 0.5, 0.9, 0.999, 1.0])
+def test_top_p_equals_transformers(p: float) -> None:
+    logits, previous = random_logits(3, rows=50)
+    expected = logits if p == 1.0 else TopPLogitsWarper(p)(previous, logits.clone())
+    torch.testing.assert_close(apply_top_p(logits, p), expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("temperature", [0.1, 0.7, 1.0, 9.0])
+def test_temperature_gives_the_distribution_of_transformers(temperature: float) -> None:
+    logits, previous = random_logits(4)
+    expected = TemperatureLogitsWarper(temperature)(previous, logits.clone()).softmax(-1)
+    torch.testing.assert_close(apply_temperature(logits, temperature).softmax(-1), expected)
+
+
+def test_the_whole_chain_equals_transformers() -> None:
+    logits, previous = random_logits(5, rows=20)
+    settings = SamplingSection(temperature=0.8, top_k=30, top_p=0.9, repetition_penalty=1.3)
+    expected = logits.clone()
+    for step in (RepetitionPenaltyLogitsProcessor(1.3), TemperatureLogitsWarper(0.8), TopKLogitsWarper(30), TopPLogitsWarper(0.9)):
+        expected = step(previous, expected)
+    torch.testing.assert_close(probabilities(logits, settings, previous), expected.softmax(-1))
+
+
+@pytest.mark.parametrize("temperature", [1e-45, 1e-30, 1e-6])
+def test_a_tiny_temperature_is_finite_and_greedy(temperature: float) -> None:
+    logits, _ = random_logits(6)
+    chances = probabilities(logits, SamplingSection(temperature=temperature, top_k=0, top_p=1.0))
+    assert torch.isfinite(chances).all()
+    assert torch.equal(chances.argmax(-1), logits.argmax(-1))
+    assert chances.amax(-1).min() > 0.999
+
+
+def test_temperature_zero_is_greedy_after_the_penalty() -> None:
+    logits = torch.tensor([[3.0, 2.9, -1.0]])
+    assert sample(logits, SamplingSection(temperature=0, repetition_penalty=1)).tolist() == [0]
+    assert sample(logits, SamplingSection(temperature=0, repetition_penalty=2), previous=torch.tensor([[0]])).tolist() == [1]
+
+
+def test_same_seed_same_tokens_and_another_seed_others() -> None:
+    logits, previous = random_logits(7, rows=64)
+    settings = SamplingSection(temperature=1.5, top_k=0, top_p=1.0)
+    draws = [sample(logits, settings, torch.Generator().manual_seed(seed), previous).tolist() for seed in (1, 1, 2)]
+    assert draws[0] == draws[1] != draws[2]
+
+
+def test_samples_follow_the_distribution() -> None:
+    settings = SamplingSection(temperature=1.0, top_k=3, top_p=1.0)
+    logits = torch.tensor([[0.5, 0.3, 0.15, 0.05]]).log()
+    ids = sample(logits.expand(20_000, 4), settings, torch.Generator().manual_seed(3))
+    shares = torch.bincount(ids, minlength=4) / 20_000
+    torch.testing.assert_close(shares, torch.tensor([0.5, 0.3, 0.15, 0.0]) / 0.95, atol=0.015, rtol=0)
+    assert shares[3] == 0
+
+
+def test_minus_infinity_is_never_drawn() -> None:
+    logits = torch.zeros(1, 8).index_fill(1, torch.tensor([0, 5]), float("-inf"))
+    settings = SamplingSection(temperature=2.0, top_k=0, top_p=1.0, repetition_penalty=1.5)
+    ids = sample(logits.expand(500, 8), settings, torch.Generator().manual_seed(1), torch.zeros(500, 1, dtype=torch.int64))
+    assert not {0, 5} & set(ids.tolist())
