@@ -1,0 +1,21 @@
+"""Verb plan: what a recipe needs, before anything runs. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from luthier.plan.hardware import this_machine
+from luthier.plan.report import plan
+from luthier.stages.output import print_json
+from luthier.stages.run import recipe_from
+
+
+def plan_verb(arguments: Sequence[str], *, as_json: bool) -> None:
+    """Print the plan of a recipe on this machine."""
+    recipe, _ = recipe_from(arguments)
+    report = plan(recipe, this_machine(Path(recipe.runs.root)))
+    if as_json:
+        print_json(report.as_dict())
+    else:
+        print(report.as_text())
