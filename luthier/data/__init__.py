@@ -1,1 +1,1 @@
-"""Room 3: raw sources in, clean document shards out."""
+"""Documents. In: sources of raw records. Out: Parquet shards with a manifest. Next rooms: tasks, tokenizer, pack."""
