@@ -1,0 +1,50 @@
+"""What a conversation is. In: roles and texts. Out: frozen values with an id of their content. Next: the tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Literal
+
+Role = Literal["system", "user", "assistant"]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn."""
+
+    role: Role
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """Turns that belong together; the last one is the assistant's. `id` hashes roles and contents."""
+
+    messages: tuple[Message, ...]
+    source: str
+    id: str
+
+
+def conversation(turns: Iterable[tuple[Role, str]], source: str) -> Conversation:
+    """Make a conversation and name it by its content."""
+    messages = tuple(Message(role, content) for role, content in turns)
+    digest = blake2b(digest_size=16)
+    for message in messages:
+        for part in (message.role.encode(), message.content.encode("utf-8", "replace")):
+            digest.update(len(part).to_bytes(8, "little"))
+            digest.update(part)
+    return Conversation(messages, source, digest.hexdigest())
+
+
+def dialogue(source: str, *turns: str) -> Conversation:
+    """Make a conversation of turns that alternate, the user's first."""
+    roles: tuple[Role, Role] = ("user", "assistant")
+    return conversation(((roles[index % 2], turn) for index, turn in enumerate(turns)), source)
+
+
+def draw(key: str, purpose: str) -> float:
+    """A number in [0, 1) that depends on a key and on what it is for, and on nothing else."""
+    digest = blake2b(key.encode("utf-8", "replace"), digest_size=8, person=purpose.encode()[:16]).digest()
+    return int.from_bytes(digest, "little") / 2**64

@@ -1,0 +1,74 @@
+"""Training a tokenizer. In: the training documents' texts. Out: a `Tokenizer`. Next: pack."""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+from collections import Counter
+from collections.abc import Iterable
+
+from luthier.config.schema import TokenizerSection
+from luthier.errors import DataError
+from luthier.runs.progress import Progress
+from luthier.tokenizer.bpe import N_BYTES, train_merges
+from luthier.tokenizer.patterns import PatternName, Splitter, well_formed
+from luthier.tokenizer.special import SPECIAL_STRINGS
+from luthier.tokenizer.tokenizer import Tokenizer
+
+
+def train_tokenizer(texts: Iterable[str], config: TokenizerSection, progress: Progress, total_bytes: int | None) -> Tokenizer:
+    """Train on texts, in whatever order they come. `total_bytes` is the length of all of them, for the progress bar.
+
+    Raises: DataError when there is no text.
+    """
+    if config.max_bytes is not None and (total_bytes is None or total_bytes > config.max_bytes):
+        texts = select_texts(texts, config.max_bytes)
+        total_bytes = config.max_bytes
+    counts = count_pretokens(texts, config.pattern, progress, total_bytes)
+    if not counts:
+        raise DataError("tokenizer: there must be text to train on, got none", fix="look at data.sources and at what data.min_chars drops")
+    n_merges = config.vocab_size - N_BYTES - len(SPECIAL_STRINGS)
+    tokenizer = Tokenizer(train_merges(counts, n_merges, progress), config.pattern)
+    if tokenizer.vocab_size < config.vocab_size:
+        progress.warn(
+            f"tokenizer.vocab_size is {config.vocab_size}, but this text has pairs to merge for {tokenizer.vocab_size} entries only: "
+            f"the tokenizer has {tokenizer.vocab_size}. Set tokenizer.vocab_size={max(300, tokenizer.vocab_size // 4)} or so, or add text"
+        )
+    return tokenizer
+
+
+def count_pretokens(texts: Iterable[str], pattern: PatternName, progress: Progress, total_bytes: int | None) -> dict[bytes, int]:
+    """Count each distinct pre-token, as UTF-8. Memory grows with the distinct ones, not with the text."""
+    split = Splitter(pattern).split
+    counts: Counter[str] = Counter()
+    with progress.bar("counting", total_bytes, "bytes") as bar:
+        for text in texts:
+            text = well_formed(text)
+            counts.update(split(text))
+            bar.advance(len(text.encode("utf-8")))
+    return {word.encode("utf-8"): count for word, count in counts.items()}
+
+
+def select_texts(texts: Iterable[str], max_bytes: int) -> list[str]:
+    """Choose whole texts of at most `max_bytes` of UTF-8 together: those that come first by a keyed hash, whatever order they are in.
+
+    Raises: DataError when the first text alone is longer.
+    """
+    chosen: list[tuple[int, int, str]] = []  # the negative hash makes the heap's first the one to give up first
+    size, limit = 0, 1 << 256
+    for text in texts:
+        encoded = well_formed(text).encode("utf-8")
+        key = int.from_bytes(hashlib.blake2b(encoded, digest_size=16, person=b"tokenizer-text").digest(), "big")
+        if key >= limit:
+            continue
+        heapq.heappush(chosen, (-key, len(encoded), text))
+        size += len(encoded)
+        while chosen and (size > max_bytes or -chosen[0][0] >= limit):
+            negative, length, _ = heapq.heappop(chosen)
+            limit = -negative
+            size -= length
+    if not chosen and limit < 1 << 256:
+        raise DataError(
+            f"tokenizer.max_bytes={max_bytes} must hold at least one whole document", fix="set tokenizer.max_bytes to 1000000 or more"
+        )
+    return [text for _, _, text in sorted(chosen, reverse=True)]
