@@ -62,7 +62,7 @@ class NextToken:
         Units: nats per token
         """
         hidden = forward(rows.inputs, doc_ids=rows.doc_ids)  # (B, T, D)
-        return head_loss(hidden.flatten(0, 1), head_weight, rows.targets.flatten(), 1.0 / n_targets, self._chunk)
+        return head_loss(hidden.flatten(0, 1), head_weight, rows.targets.flatten(), 1.0 / max(1, n_targets), self._chunk)
 
 
 def chunk_loss(logits: Tensor, targets: Tensor, scale: float) -> tuple[Tensor, Tensor]:
