@@ -1,0 +1,206 @@
+"""Conversations to training rows. In: conversations, a tokenizer. Out: rows of ids, loss mask and document numbers. Next: loader.
+
+Whole conversations share rows (best fit, longest first); their document numbers keep attention apart. Targets are the assistant's
+tokens and nothing else, by the mask that rendering made.
+"""
+
+from __future__ import annotations
+
+import heapq
+from bisect import bisect_left, insort
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from luthier.errors import DataError
+from luthier.pack.checksums import FileRecord, read_manifest, verify_files, write_array
+from luthier.pack.loader import IGNORE_INDEX, Row
+from luthier.pack.shards import dtype_for, stored_dtype
+from luthier.runs.files import fingerprint, make_directory, write_json
+from luthier.runs.progress import Progress
+from luthier.tasks.conversation import Conversation, Message
+from luthier.tokenizer.chat import render
+from luthier.tokenizer.tokenizer import Tokenizer
+
+VERSION = 1
+_WORTH_A_WARNING = 0.01
+
+
+def pack_conversations(
+    conversations: Sequence[Conversation],
+    tokenizer: Tokenizer,
+    seq_len: int,
+    directory: Path,
+    split: str,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Pack conversations into rows of `seq_len` tokens, write them as `split`, and return the report.
+
+    A conversation that is too long loses its last messages, so that it ends with a whole answer; when none fits, or there is none,
+    it is dropped. Both are counted.
+
+    Raises: DataError when no conversation is left.
+    """
+    progress = progress or Progress()
+    capacity = seq_len + 1
+    rendered: list[tuple[list[int], list[bool]]] = []
+    truncated = 0
+    with progress.bar(f"packing {split}", len(conversations), "conversations") as bar:
+        for conversation in conversations:
+            ids, mask, whole = fit(conversation.messages, tokenizer, capacity)
+            if ids:
+                rendered.append((ids, mask))
+                truncated += not whole
+            bar.advance()
+    dropped = len(conversations) - len(rendered)
+    if not rendered:
+        raise DataError(
+            f"sft: no {split} conversation is left of {len(conversations)}: each must have an answer that fits into {capacity} tokens",
+            fix="set pack.seq_len higher" if conversations else "add conversations to sft.sources, or set sft.validation_share higher",
+        )
+    rows = best_fit([len(ids) for ids, _ in rendered], capacity)
+    tokens = sum(len(ids) for ids, _ in rendered)
+    supervised = sum(sum(mask) for _, mask in rendered)
+    report = {
+        "conversations": len(conversations),
+        "rows": len(rows),
+        "truncated": truncated,
+        "dropped": dropped,
+        "supervised_tokens": supervised,
+        "tokens": tokens,
+        "supervised_fraction": round(supervised / tokens, 4),
+        "padding_fraction": round(1 - tokens / (len(rows) * capacity), 4),
+    }
+    _write(rendered, rows, tokenizer, seq_len, directory, split, report)
+    if truncated + dropped > _WORTH_A_WARNING * len(conversations):
+        progress.warn(
+            f"sft: of {len(conversations)} {split} conversations {truncated} are cut and {dropped} left out, being longer than "
+            f"{capacity} tokens or without an answer; a higher pack.seq_len would keep more"
+        )
+    return report
+
+
+def fit(messages: Sequence[Message], tokenizer: Tokenizer, capacity: int) -> tuple[list[int], list[bool], bool]:
+    """Render as many messages as fit; return ids, loss mask, and whether that is all of them.
+
+    Ids are empty when nothing to learn from fits.
+    """
+    ids: list[int] = []
+    mask: list[bool] = []
+    end_of_answer = 0
+    for message in messages:
+        more_ids, more_mask = render((message,), tokenizer)
+        if len(ids) + len(more_ids) > capacity:
+            return ids[:end_of_answer], mask[:end_of_answer], False
+        ids += more_ids
+        mask += more_mask
+        if message.role == "assistant":
+            end_of_answer = len(ids)
+    return (ids, mask, True) if end_of_answer else ([], [], False)
+
+
+def best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
+    """Put items, longest first, each into the row where it leaves the least room; return the items of each row.
+
+    Ties go to the item and to the row that came first, so the result depends on the lengths alone.
+    """
+    rows: list[list[int]] = []
+    rooms: list[int] = []  # the distinct sizes of room, ascending
+    rows_with: dict[int, list[int]] = {}  # for each, a heap of its rows
+    for item in sorted(range(len(lengths)), key=lambda item: -lengths[item]):
+        position = bisect_left(rooms, lengths[item])
+        if position == len(rooms):
+            row, room = len(rows), capacity
+            rows.append([])
+        else:
+            room = rooms[position]
+            row = heapq.heappop(rows_with[room])
+            if not rows_with[room]:
+                del rows_with[room], rooms[position]
+        rows[row].append(item)
+        room -= lengths[item]
+        if room > 0:
+            if room not in rows_with:
+                rows_with[room] = []
+                insort(rooms, room)
+            heapq.heappush(rows_with[room], row)
+    return rows
+
+
+def _write(
+    rendered: Sequence[tuple[list[int], list[bool]]],
+    rows: Sequence[Sequence[int]],
+    tokenizer: Tokenizer,
+    seq_len: int,
+    directory: Path,
+    split: str,
+    report: dict[str, Any],
+) -> None:
+    shape = (len(rows), seq_len + 1)
+    dtype = dtype_for(tokenizer.vocab_size)
+    tokens = np.full(shape, tokenizer.special.pad, dtype=stored_dtype(dtype))
+    masks = np.zeros(shape, dtype=np.bool_)
+    documents = np.empty(shape, dtype="<i4")
+    for row, items in enumerate(rows):
+        start = 0
+        for number, item in enumerate(items):
+            ids, mask = rendered[item]
+            stretch = np.s_[row, start : start + len(ids)]
+            tokens[stretch], masks[stretch], documents[stretch] = ids, mask, number
+            start += len(ids)
+        documents[row, start:] = len(items)  # padding is a document of its own
+    make_directory(directory)
+    arrays = {"tokens": tokens, "mask": masks, "documents": documents}
+    manifest: dict[str, Any] = {
+        "version": VERSION,
+        "tokenizer": tokenizer.fingerprint,
+        "dtype": dtype,
+        "seq_len": seq_len,
+        "files": {name: write_array(directory / f"{split}-{name}.npy", array) for name, array in arrays.items()},
+        "report": report,
+    }
+    manifest["fingerprint"] = fingerprint(manifest)
+    write_json(directory / f"{split}-conversations.json", manifest)
+
+
+class ConversationRows:
+    """Rows of packed conversations, mapped into memory and verified when opened."""
+
+    def __init__(self, tokens: np.ndarray, mask: np.ndarray, documents: np.ndarray, report: dict[str, Any]) -> None:
+        """Use `open`. Shapes: each (rows, T + 1)."""
+        self._tokens, self._mask, self._documents = tokens, mask, documents
+        self.report = report
+
+    @classmethod
+    def open(cls, directory: Path, split: str) -> ConversationRows:
+        """Open what `pack_conversations` wrote; each file's size and SHA-256 is checked.
+
+        Raises: DataError that names the file which is missing, short or altered.
+        """
+        path = directory / f"{split}-conversations.json"
+        manifest = read_manifest(path, VERSION)
+        try:
+            files: list[FileRecord] = [manifest["files"][name] for name in ("tokens", "mask", "documents")]
+            verify_files(directory, files)
+            arrays = [np.load(directory / file["file"], mmap_mode="r", allow_pickle=False) for file in files]
+            return cls(*arrays, report=manifest["report"])
+        except (KeyError, TypeError) as error:
+            raise DataError(f"{path}: the manifest must describe tokens, mask and documents: {error}", fix="pack again") from error
+
+    @property
+    def n_rows(self) -> int:
+        return len(self._tokens)
+
+    @property
+    def seq_len(self) -> int:
+        return self._tokens.shape[1] - 1
+
+    def row(self, index: int) -> Row:
+        """Return inputs, targets (IGNORE_INDEX wherever the assistant does not speak) and document numbers, each (T,)."""
+        if not 0 <= index < self.n_rows:
+            raise IndexError(f"row must be in 0..{self.n_rows - 1}, got {index}")
+        tokens = self._tokens[index].astype(np.int64)
+        targets = np.where(self._mask[index, 1:], tokens[1:], IGNORE_INDEX)
+        return tokens[:-1], targets, self._documents[index, :-1].astype(np.int32)

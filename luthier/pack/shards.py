@@ -1,0 +1,273 @@
+"""Token shards. In: document shards, a tokenizer. Out: flat files of ids, an index of documents, a manifest. Next: loader.
+
+A token shard is the ids of whole documents, each followed by `<|end_of_text|>`, little-endian, without a header. Beside it lies
+the index: where each document ends. What was made of one document shard is recorded in a file of its own, so that packing goes on
+after a stop where it was; the manifest is written last. The same documents, tokenizer and settings give the same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, chain, islice
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import numpy as np
+
+from luthier.config.schema import PackSection
+from luthier.errors import DataError
+from luthier.pack.checksums import FileRecord, read_manifest, verify_files, write_array
+from luthier.runs.files import atomic_file, fingerprint, make_directory, read_json, sha256_file, write_json
+from luthier.runs.progress import Bar, Progress
+from luthier.tokenizer.tokenizer import Tokenizer
+
+VERSION = 1
+SPLITS = ("train", "validation")
+DTypeName = Literal["uint16", "uint32"]
+_DOCUMENTS_IN_A_BATCH = 512
+
+
+def dtype_for(vocab_size: int) -> DTypeName:
+    """Return the smallest type that holds all ids."""
+    return "uint16" if vocab_size <= 2**16 else "uint32"
+
+
+def stored_dtype(name: str) -> np.dtype[Any]:
+    """Return the type as it is in the file, little-endian on every machine."""
+    return np.dtype({"uint16": "<u2", "uint32": "<u4"}[name])
+
+
+@dataclass(frozen=True)
+class _Packing:
+    """What packing one document shard needs."""
+
+    documents: Path
+    directory: Path
+    tokenizer: Tokenizer
+    shard_tokens: int
+    bar: Bar
+
+    @property
+    def dtype(self) -> DTypeName:
+        return dtype_for(self.tokenizer.vocab_size)
+
+
+def pack_documents(documents: Path, tokenizer: Tokenizer, config: PackSection, directory: Path, progress: Progress) -> dict[str, Any]:
+    """Pack all document shards of `documents` into `directory` and return the manifest; what is there and whole is not done again.
+
+    Raises: DataError when documents are missing or altered, or too few for a row of `config.seq_len` tokens in each split.
+    """
+    from luthier.data.shards import read_manifest as read_documents_manifest
+
+    source = read_documents_manifest(documents)
+    make_directory(directory)
+    for leftover in directory.glob("*.tmp-*"):
+        leftover.unlink()
+    splits: dict[str, Any] = {}
+    for split in SPLITS:
+        inputs: list[dict[str, Any]] = source["splits"][split]["shards"]
+        shards: list[dict[str, Any]] = []
+        with progress.bar(f"packing {split}", sum(item["bytes"] for item in inputs), "bytes") as bar:
+            packing = _Packing(documents, directory, tokenizer, config.shard_tokens, bar)
+            for item in inputs:
+                shards += _pack_document_shard(packing, item["file"], item["sha256"], split, len(shards))
+        splits[split] = _summary(shards, config.seq_len)
+    _check_enough(splits, config.seq_len)
+    manifest: dict[str, Any] = {
+        "version": VERSION,
+        "documents": source["fingerprint"],
+        "tokenizer": tokenizer.fingerprint,
+        "vocab_size": tokenizer.vocab_size,
+        "end_of_text": tokenizer.special.end_of_text,
+        "dtype": dtype_for(tokenizer.vocab_size),
+        "seq_len": config.seq_len,
+        "splits": splits,
+    }
+    manifest["fingerprint"] = fingerprint(manifest)
+    write_json(directory / "manifest.json", manifest)
+    return manifest
+
+
+def _summary(shards: Sequence[dict[str, Any]], seq_len: int) -> dict[str, Any]:
+    tokens = sum(shard["tokens"] for shard in shards)
+    rows = max(0, (tokens - 1) // seq_len)
+    return {
+        "tokens": tokens,
+        "bytes": sum(shard["bytes"] for shard in shards),
+        "documents": sum(shard["documents"] for shard in shards),
+        "rows": rows,
+        "dropped_tokens": tokens - rows * seq_len - 1 if rows else tokens,
+        "shards": list(shards),
+    }
+
+
+def _check_enough(splits: dict[str, Any], seq_len: int) -> None:
+    tokens = {split: int(splits[split]["tokens"]) for split in SPLITS}
+    if splits["validation"]["documents"] == 0:
+        raise DataError(
+            "pack: no document is held out for validation, there must be at least one",
+            fix="set data.validation_share higher, for example data.validation_share=0.1, or add documents to data.sources",
+        )
+    for split, setting in (("train", ""), ("validation", ", set data.validation_share higher")):
+        if tokens[split] < seq_len + 1:
+            lower = f"set pack.seq_len={tokens[split] - 1} or lower{setting}, or " if tokens[split] > 8 else ""
+            raise DataError(
+                f"pack: the {split} documents give {tokens[split]} tokens, but one row of pack.seq_len={seq_len} needs {seq_len + 1}",
+                fix=f"{lower}add text to data.sources",
+            )
+
+
+def _pack_document_shard(packing: _Packing, name: str, sha256: str, split: str, first: int) -> list[dict[str, Any]]:
+    """Return the records of the token shards made of one document shard; make them unless they are there.
+
+    `first` is the number of the first of them.
+    """
+    identity = {
+        "version": VERSION,
+        "source": sha256,
+        "tokenizer": packing.tokenizer.fingerprint,
+        "dtype": packing.dtype,
+        "shard_tokens": packing.shard_tokens,
+        "first": first,
+    }
+    record_path = packing.directory / f"{Path(name).stem}.json"
+    finished = _finished_shards(packing.directory, record_path, identity)
+    if finished is not None:
+        packing.bar.advance(sum(shard["bytes"] for shard in finished))
+        return finished
+    path = packing.documents / name
+    if not path.is_file() or sha256_file(path) != sha256:
+        state = "is altered" if path.is_file() else "is missing"
+        raise DataError(f"{path}: the document shard {state}, its manifest says otherwise", fix="run the data stage again")
+    encoded = _encoded_documents(path, packing.tokenizer)
+    shards: list[dict[str, Any]] = []
+    while (document := next(encoded, None)) is not None:
+        target = packing.directory / f"{split}-{first + len(shards):05d}.bin"
+        shards.append(_write_shard(packing, target, chain([document], encoded)))
+    write_json(record_path, {"identity": identity, "shards": shards})
+    return shards
+
+
+def _finished_shards(directory: Path, record_path: Path, identity: dict[str, Any]) -> list[dict[str, Any]] | None:
+    record = cast("dict[str, Any] | None", read_json(record_path))
+    if not isinstance(record, dict) or record.get("identity") != identity:
+        return None
+    try:
+        shards: list[dict[str, Any]] = record["shards"]
+        verify_files(directory, _files(shards))
+    except (DataError, KeyError, TypeError):
+        return None
+    return shards
+
+
+def _encoded_documents(path: Path, tokenizer: Tokenizer) -> Iterator[np.ndarray]:
+    """Encode a document shard, a batch of documents at a time."""
+    from luthier.data.parquet import read_rows
+
+    texts = (row["text"] for row in read_rows(path, ["text"]))
+    while batch := list(islice(texts, _DOCUMENTS_IN_A_BATCH)):
+        yield from tokenizer.encode_many(batch)
+
+
+def _write_shard(packing: _Packing, path: Path, documents: Iterator[np.ndarray]) -> dict[str, Any]:
+    """Write documents into one shard until it is full or they end."""
+    lengths, end = packing.tokenizer.byte_lengths, packing.tokenizer.special.end_of_text
+    dtype = stored_dtype(packing.dtype)
+    digest = hashlib.sha256()
+    ends: list[int] = []
+    n_tokens = n_bytes = 0
+    with atomic_file(path) as file:
+        for ids in documents:
+            data = np.append(ids, end).astype(dtype).tobytes()
+            file.write(data)
+            digest.update(data)
+            n_tokens += len(ids) + 1
+            ends.append(n_tokens)
+            text_bytes = int(lengths[ids].sum())
+            n_bytes += text_bytes
+            packing.bar.advance(text_bytes)
+            if n_tokens >= packing.shard_tokens:
+                break
+    index = write_array(path.with_suffix(".npy"), np.array(ends, dtype="<i8"))
+    size = n_tokens * dtype.itemsize
+    return {
+        "file": path.name,
+        "size": size,
+        "sha256": digest.hexdigest(),
+        "tokens": n_tokens,
+        "bytes": n_bytes,
+        "documents": len(ends),
+        "index": index,
+    }
+
+
+def _files(shards: Sequence[dict[str, Any]]) -> list[FileRecord]:
+    """The records of all files of some shards, the indices last."""
+    tokens: list[FileRecord] = [{"file": item["file"], "size": item["size"], "sha256": item["sha256"]} for item in shards]
+    return [*tokens, *(item["index"] for item in shards)]
+
+
+class TokenShards:
+    """The tokens of one split as one long stream, mapped into memory and verified when opened."""
+
+    def __init__(self, directory: Path, split: str, record: dict[str, Any], dtype: str) -> None:
+        """Use `open`; this takes what it has verified."""
+        self.split = split
+        self.n_tokens: int = record["tokens"]
+        self.n_bytes: int = record["bytes"]
+        self.n_documents: int = record["documents"]
+        self.dtype = stored_dtype(dtype)
+        shards: list[dict[str, Any]] = record["shards"]
+        self._shards = [np.memmap(directory / shard["file"], dtype=self.dtype, mode="r") for shard in shards]
+        self._ends = [np.load(directory / shard["index"]["file"], mmap_mode="r", allow_pickle=False) for shard in shards]
+        self._first_token = [0, *accumulate(shard["tokens"] for shard in shards)]
+        self._first_document = [0, *accumulate(shard["documents"] for shard in shards)]
+
+    @classmethod
+    def open(cls, directory: Path, split: str) -> TokenShards:
+        """Open a split; each file's size, then each file's SHA-256 is checked.
+
+        Raises: DataError that names the file which is missing, short or altered.
+        """
+        path = directory / "manifest.json"
+        manifest = read_manifest(path, VERSION)
+        try:
+            record, dtype = manifest["splits"][split], manifest["dtype"]
+            verify_files(directory, _files(record["shards"]))
+            return cls(directory, split, record, dtype)
+        except (KeyError, TypeError) as error:
+            raise DataError(f"{path}: the manifest must describe the split {split!r}: {error}", fix="pack again") from error
+
+    def read(self, start: int, count: int) -> np.ndarray:
+        """Return tokens start .. start+count-1 of the stream as int64, across shards.
+
+        Raises: IndexError outside the stream.
+        """
+        parts = [self._shards[shard][low:high] for shard, low, high in self._parts(start, count)]
+        return np.concatenate(parts).astype(np.int64) if parts else np.empty(0, np.int64)
+
+    def doc_ids(self, start: int, count: int) -> np.ndarray:
+        """Return the document of each token, int32, counted from 0 at `start`; `<|end_of_text|>` belongs to the document it ends.
+
+        Raises: IndexError outside the stream.
+        """
+        parts = [
+            np.searchsorted(self._ends[shard], np.arange(low, high), side="right") + self._first_document[shard]
+            for shard, low, high in self._parts(start, count)
+        ]
+        numbers = np.concatenate(parts) if parts else np.empty(0, np.int64)
+        return (numbers - numbers[:1]).astype(np.int32)
+
+    def _parts(self, start: int, count: int) -> Iterator[tuple[int, int, int]]:
+        """Yield (shard, first, behind the last) of the stretches that hold some tokens of the stream."""
+        if start < 0 or count < 0 or start + count > self.n_tokens:
+            raise IndexError(f"tokens {start}..{start + count} must be in 0..{self.n_tokens}")
+        shard = bisect_right(self._first_token, start) - 1
+        while count > 0:
+            low = start - self._first_token[shard]
+            high = min(low + count, self._first_token[shard + 1] - self._first_token[shard])
+            yield shard, low, high
+            start, count, shard = start + high - low, count - (high - low), shard + 1
