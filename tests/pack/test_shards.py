@@ -31,7 +31,7 @@ def documents(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def packed(packed: Path) -> Path:
+def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Shards that tests share and only read."""
     root = tmp_path_factory.mktemp("shared")
     pack(write_documents(root / "documents", {"train": TRAIN, "validation": VALIDATION}), root / "pack")
