@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 
 from luthier.config.schema import SamplingSection
 from luthier.errors import DataError
@@ -70,7 +70,7 @@ class ChatSession:
         self.finish_reason: FinishReason | None = None
         self._turns = 0
 
-    def reply(self, text: str) -> Iterator[str]:
+    def reply(self, text: str) -> Generator[str, None, None]:
         """Answer a message; closing the iterator early keeps what was said until then.
 
         Raises: DataError when the message alone is too long; the conversation stays as it was.
@@ -83,7 +83,7 @@ class ChatSession:
         self._turns += 1
         return self._stream(answer)
 
-    def _stream(self, answer: TextGeneration) -> Iterator[str]:
+    def _stream(self, answer: TextGeneration) -> Generator[str, None, None]:
         pieces: list[str] = []
         try:
             for piece in answer:

@@ -60,6 +60,10 @@ def engine(decoder: Decoder) -> Engine:
     return Engine(decoder)
 
 
+def tiny_tokenizer() -> Tokenizer:
+    return train_tokenizer(SENTENCES * 5, TokenizerSection(vocab_size=320), Progress(), None)
+
+
 @pytest.fixture(scope="session")
 def tokenizer() -> Tokenizer:
-    return train_tokenizer(SENTENCES * 5, TokenizerSection(vocab_size=320), Progress(), None)
+    return tiny_tokenizer()
