@@ -37,11 +37,11 @@ def _run(job: Job) -> Outcome:
         model.compute_dtype = compute.dtype
         with job.progress.bar(f"eval {name}", min(settings.max_tokens or validation.n_tokens, validation.n_tokens), "tokens") as bar:
             result["bits_per_byte"][name] = evaluate(
-                model, validation, tokenizer.byte_lengths, compute.device, None, settings.max_tokens, bar
+                model, validation, tokenizer.byte_lengths, compute.device, settings.max_tokens, bar
             )
         engine = Engine(model, compute.device, None, model.config.max_seq_len)
-        chat = name == "tuned"
-        answers[name] = answer_questions(engine, tokenizer, settings.questions, recipe.sampling, recipe.run.seed, chat)
+        chat, system_prompt = name == "tuned", recipe.sft.system_prompt
+        answers[name] = answer_questions(engine, tokenizer, settings.questions, recipe.sampling, recipe.run.seed, chat, system_prompt)
     for i, question in enumerate(settings.questions):
         result["answers"].append({"question": question, **{name: given[i] for name, given in answers.items()}})
     write_json(job.directory / "eval.json", result)

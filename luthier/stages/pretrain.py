@@ -43,6 +43,7 @@ def _run(job: Job) -> Outcome:
     config = resolve_model(recipe, tokenizer.vocab_size)
     parameters = count(config)["total"]
     steps = steps_for(settings, parameters, recipe.pack.seq_len, train.n_tokens)
+    assert steps is not None, "the number of training tokens is known here"
     compute = settle_compute(job, settings, steps * settings.global_batch_tokens, config.n_layers)
 
     model = Decoder(config, compute.dtype)
@@ -51,7 +52,7 @@ def _run(job: Job) -> Outcome:
     engine = Engine(model, compute.device, None, config.max_seq_len)
 
     def validate() -> dict[str, float]:
-        result = evaluate(model, validation, tokenizer.byte_lengths, compute.device, None, settings.eval_tokens)
+        result = evaluate(model, validation, tokenizer.byte_lengths, compute.device, settings.eval_tokens)
         return {"val/loss": result["val_loss"], "val/bpb": result["val_bpb"]}
 
     def sample() -> list[tuple[str, str]]:

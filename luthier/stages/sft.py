@@ -32,7 +32,8 @@ def _run(job: Job) -> Outcome:
     from luthier.generate.engine import Engine
     from luthier.optim.schedule import lr_scale
     from luthier.pack.conversations import ConversationRows, pack_conversations
-    from luthier.stages.training import Training, final_checkpoint, rows_per_step, run_training, settle_compute
+    from luthier.plan.horizon import rows_per_step
+    from luthier.stages.training import Training, final_checkpoint, run_training, settle_compute
     from luthier.tasks.build import build_conversations
     from luthier.tasks.conversation import Message
     from luthier.tokenizer.chat import render_prompt
@@ -57,7 +58,7 @@ def _run(job: Job) -> Outcome:
     train = ConversationRows.open(job.directory, "train")
     validation = ConversationRows.open(job.directory, "validation")
 
-    rows = rows_per_step(recipe, settings)
+    rows = rows_per_step(settings.global_batch_tokens, seq_len)
     steps = max(1, math.ceil(settings.epochs * train.n_rows / rows))
     model, _ = load_model(base)
     compute = settle_compute(job, settings, steps * settings.global_batch_tokens, model.config.n_layers)

@@ -9,12 +9,13 @@ from typing import Any
 
 import torch
 
-from luthier.config.schema import OptimSection, Recipe, TrainingSection
+from luthier.config.schema import OptimSection, TrainingSection
 from luthier.model.decoder import Decoder
 from luthier.model.weights import weights_sha256
 from luthier.optim.build import build_optimizer
 from luthier.pack.loader import Loader, RowSource
 from luthier.plan.compute import training_flops_per_token
+from luthier.plan.horizon import rows_per_step
 from luthier.runs.files import read_json, write_json
 from luthier.runs.metrics import MetricsWriter, read_metrics
 from luthier.runs.progress import Bar
@@ -62,11 +63,6 @@ def settle_compute(job: Job, settings: TrainingSection, tokens: int, n_layers: i
     return compute
 
 
-def rows_per_step(recipe: Recipe, settings: TrainingSection) -> int:
-    """Rows of one optimizer step."""
-    return max(1, round(settings.global_batch_tokens / recipe.pack.seq_len))
-
-
 def run_training(training: Training) -> Outcome:
     """Train to the end, from wherever an earlier attempt got; leave the final checkpoint, metrics and samples."""
     job, model, settings = training.job, training.model, training.settings
@@ -82,7 +78,7 @@ def run_training(training: Training) -> Outcome:
     if training.compute.compiled:
         trainee.forward = torch.compile(model)
         job.progress.say(f"{training.name}: compiling the model; the first step takes up to a minute")
-    rows = rows_per_step(job.recipe, settings)
+    rows = rows_per_step(settings.global_batch_tokens, training.rows.seq_len)
     per_forward = CPU_MICRO_BATCH_TOKENS if training.compute.device == "cpu" else GPU_MICRO_BATCH_TOKENS
     micro = settings.micro_batch_size or max(1, per_forward // training.rows.seq_len)
     course = Course(training.steps, training.lr_scale, training.optim.grad_clip, min(micro, rows), training.compute.device)

@@ -1,0 +1,22 @@
+"""Floating point operations. In: a model's shape. Out: FLOPs per token. Next: memory, report."""
+
+from __future__ import annotations
+
+from luthier.config.schema import ModelConfig
+from luthier.plan.parameters import count
+
+
+def forward_flops_per_token(config: ModelConfig, seq_len: int) -> dict[str, float]:
+    """FLOPs of one token's forward pass: two for each weight of a product, and causal attention over half of the row.
+
+    The head is a product also when it is tied; looking an embedding up is none.
+    """
+    parts = count(config)
+    scores = 2.0 * config.n_layers * config.n_heads * config.head_dim * (seq_len + 1)  # q k^T and p v, 2 FLOPs each, half of them visible
+    blocks = 2.0 * (parts["attention"] + parts["mlp"])
+    return {"blocks": blocks, "attention_scores": scores, "head": 2.0 * config.vocab_size * config.d_model}
+
+
+def training_flops_per_token(config: ModelConfig, seq_len: int) -> float:
+    """FLOPs of forward and backward; the backward pass costs twice the forward pass."""
+    return 3.0 * sum(forward_flops_per_token(config, seq_len).values())
