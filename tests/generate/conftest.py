@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
-import torch
 
 from luthier.config.schema import ModelConfig, TokenizerSection
 from luthier.generate.engine import Engine
@@ -19,15 +16,6 @@ SENTENCES = (
     "The violin has four strings, and a luthier makes it of spruce and maple.",
     "A river flows from the mountains to the sea; the sea is salt, the river is not.",
 )
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Compute in one thread: models this small lose more to handing work out than they gain."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def tiny_decoder(vocab_size: int = 64, max_seq_len: int = 48, seed: int = 1) -> Decoder:

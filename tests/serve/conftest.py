@@ -9,7 +9,6 @@ from typing import Any
 
 import httpx
 import pytest
-import torch
 from fastapi import FastAPI
 
 from luthier.config.schema import SamplingSection
@@ -49,14 +48,6 @@ class ScriptedEngine(Engine):
     def stream(self, prompt_ids: Any, settings: Any, *, stop_ids: Any = (), banned_ids: Any = (), seed: Any = None) -> Generation:
         self.generations.append(ScriptedGeneration(self, prompt_ids, settings, stop_ids, banned_ids, seed))
         return self.generations[-1]
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

@@ -19,6 +19,7 @@ pytestmark = pytest.mark.slow
 ENTER = "\ue007"
 SHIFT = "\ue008"
 ANSWER = ".assistant:last-child p"
+STATE = "return [document.querySelector(arguments[0])?.textContent, document.querySelector('.writing') !== null]"
 
 
 @pytest.fixture(scope="module")
@@ -28,15 +29,15 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
         yield started
 
 
-def watch(browser: Browser, before: str = "") -> list[str]:
+def watch(browser: Browser) -> list[str]:
     """The states of the last answer until it is complete."""
     states: list[str] = []
     end = time.monotonic() + 60
     while time.monotonic() < end:
-        text = browser.text(ANSWER)
+        text, writing = browser.run(STATE, ANSWER)
         if text and (not states or text != states[-1]):
             states.append(text)
-        if text and not browser.run("return document.querySelector('.writing') !== null"):
+        if text and not writing:
             return states
         time.sleep(0.02)
     raise AssertionError(f"the answer did not end: {states}")
