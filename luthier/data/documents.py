@@ -168,11 +168,11 @@ def _combine(parts: list[_Part], config: DataSection, seed: int, directory: Path
         split.look(row.id, row.chars)
     rows: Iterable[_Row] = _unique(parts, config.dedup)
     if split.documents < _FEW_DOCUMENTS:
-        rows = few = _cut_smaller(list(rows), config.max_chars)
+        rows = few = _cut_smaller(list(rows), config)
         split = Split(seed, config.validation_share)
         for row in few:
             split.look(row.id, row.chars)
-    if split.documents < 2:
+    if not split.can_split:
         raise _too_little(split)
     split.decide()
     kept = [[0, 0] for _ in parts]
@@ -222,22 +222,24 @@ def _unique(parts: list[_Part], dedup: bool, *, ids_only: bool = False) -> Itera
             yield _Row(index, row["id"], row["chars"], row.get("text", ""))
 
 
-def _cut_smaller(rows: list[_Row], max_chars: int) -> list[_Row]:
+def _cut_smaller(rows: list[_Row], config: DataSection) -> list[_Row]:
     """Cut a corpus of few documents into more, so that some of it can be held out."""
-    limit = min(max(_MIN_PART_CHARS, sum(row.chars for row in rows) // _WANTED_PARTS), max_chars)
+    limit = min(max(_MIN_PART_CHARS, sum(row.chars for row in rows) // _WANTED_PARTS), config.max_chars)
     pieces = [(row.part, piece) for row in rows for piece in cut_text(row.text, limit)]
     if len(pieces) == 1:
         part, text = pieces[0]
         paragraphs = [stripped for paragraph in text.split("\n\n") if (stripped := paragraph.strip("\n"))]
         if len(paragraphs) >= _PARAGRAPHS_ENOUGH:
             pieces = [(part, paragraph) for paragraph in paragraphs]
+    if config.dedup:
+        pieces = list({duplicate_key(piece): (part, piece) for part, piece in reversed(pieces)}.values())[::-1]
     return [_Row(part, document_id(piece), len(piece), piece) for part, piece in pieces]
 
 
 def _too_little(split: Split) -> DataError:
     noun = "document" if split.documents == 1 else "documents"
     return DataError(
-        f"data.sources: training and validation need 2 documents or more, the corpus has {split.size} characters "
+        f"data.sources: training and validation need 2 different documents or more, the corpus has {split.size} characters "
         f"in {split.documents} {noun}",
         fix="add more text, or separate it into paragraphs with empty lines or into several files",
     )

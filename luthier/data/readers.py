@@ -33,6 +33,7 @@ KINDS = {
 }
 COMPRESSED = (".gz", ".zst")
 JSON_CAP = 2**30
+_FIELD_CAP = 2**26
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -161,7 +162,7 @@ def _unfold(value: Any) -> Iterator[Any]:
 
 
 def _csv_rows(chunks: Iterable[bytes], report: SourceReport) -> Iterator[Record]:
-    csv.field_size_limit(LINE_CAP)
+    csv.field_size_limit(_FIELD_CAP)
     rows = iter(_csv_lines(chunks, report))
     head = next(rows, "")
     delimiter = max(",;\t|", key=head.count)

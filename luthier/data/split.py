@@ -24,13 +24,19 @@ def is_held_out(seed: int, identity: str, share: float) -> bool:
 
 
 class Split:
-    """Decides sides after one look at all ids; memory is bounded."""
+    """Decides sides after one look at all ids; memory is bounded. Equal ids are on one side."""
 
     def __init__(self, seed: int, share: float) -> None:
         self.seed, self.share = seed, share
         self.documents = self.held_out = self.size = 0
-        self._lowest: list[tuple[int, str, int]] = []
+        self._lowest: list[tuple[int, str]] = []
+        self._sizes: dict[str, int] = {}
         self._chosen: frozenset[str] | None = None
+
+    @property
+    def can_split(self) -> bool:
+        """Whether there are two different documents at least."""
+        return len(self._lowest) > 1
 
     def look(self, identity: str, size: int) -> None:
         """Take one document's id and size into account."""
@@ -38,8 +44,15 @@ class Split:
         self.size += size
         rank = keyed_hash(self.seed, identity)
         self.held_out += rank < int(self.share * 2**64)
-        push = heapq.heappush if len(self._lowest) < _RANKS_KEPT else heapq.heappushpop
-        push(self._lowest, (-rank, identity, size))
+        if identity in self._sizes:
+            self._sizes[identity] += size
+            return
+        self._sizes[identity] = size
+        if len(self._lowest) < _RANKS_KEPT:
+            heapq.heappush(self._lowest, (-rank, identity))
+        else:
+            _, highest = heapq.heappushpop(self._lowest, (-rank, identity))
+            del self._sizes[highest]
 
     def decide(self) -> None:
         """Choose by rank when hashing alone leaves a side empty: about `share` of the bytes, at least one document on each side."""
@@ -47,7 +60,8 @@ class Split:
             return
         chosen: list[str] = []
         taken = 0
-        for _, identity, size in sorted(self._lowest, reverse=True)[: self.documents - 1]:
+        for _, identity in sorted(self._lowest, reverse=True)[:-1]:
+            size = self._sizes[identity]
             if chosen and taken + size > self.share * self.size:
                 break
             chosen.append(identity)

