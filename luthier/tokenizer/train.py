@@ -63,7 +63,7 @@ def select_texts(texts: Iterable[str], max_bytes: int) -> list[str]:
             continue
         heapq.heappush(chosen, (-key, len(encoded), text))
         size += len(encoded)
-        while chosen and (size > max_bytes or -chosen[0][0] >= limit):
+        while size > max_bytes:
             negative, length, _ = heapq.heappop(chosen)
             limit = -negative
             size -= length

@@ -94,6 +94,10 @@ def test_selected_texts_are_the_first_by_hash_that_fit(texts: list[str], max_byt
     assert not set(chosen) - set(more)
 
 
+def test_copies_of_a_text_are_selected_as_far_as_they_fit() -> None:
+    assert select_texts(["ab", "ab", "ab"], 5) == ["ab", "ab"]
+
+
 def test_max_bytes_limits_what_is_trained_on_and_is_checked() -> None:
     config = TokenizerSection(vocab_size=300, max_bytes=200)
     few = train_tokenizer(ENGLISH, config, Progress(), None)
