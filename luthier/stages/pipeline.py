@@ -16,7 +16,7 @@ from luthier.config.schema import Recipe
 from luthier.errors import LuthierError
 from luthier.plan.report import plan
 from luthier.runs.directory import RunDirectory
-from luthier.runs.files import make_directory, read_json, write_json
+from luthier.runs.files import atomic_file, make_directory, read_json, write_json
 from luthier.runs.lock import locked
 from luthier.runs.progress import Progress, duration
 from luthier.runs.store import StageRecord, Store, describe_files, stage_key
@@ -103,6 +103,9 @@ def _advance(
                 store.finish(record)
     records[stage.name] = record
     run.attach(record, directory, "complete")
+    if (directory / "report.html").exists():
+        with atomic_file(run.path / "report.html") as copy:
+            copy.write((directory / "report.html").read_bytes())
     note = f"cached, took {duration(record.seconds)}" if cached else duration(record.seconds)
     progress.say(f"{stage.name:<10} {note}")
     return Progressed(stage.name, "complete", 0.0 if cached else record.seconds, cached, key, directory, record.summary)

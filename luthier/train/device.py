@@ -17,7 +17,7 @@ from luthier.config.schema import TrainingSection
 from luthier.errors import HardwareError
 from luthier.plan.hardware import machine
 
-LONG_ENOUGH_TO_COMPILE = 5_000_000
+LONG_ENOUGH_TO_COMPILE = 2_500_000
 """Tokens times layers of a run below which compiling costs more than it saves."""
 
 

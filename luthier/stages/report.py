@@ -1,0 +1,85 @@
+"""Stage report: everything a run made, on one page. In: all stages. Out: `report.html`, also beside `run.json`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from luthier.config.schema import Recipe
+from luthier.stages.stage import Job, Outcome, Stage
+
+
+def _settings(recipe: Recipe) -> dict[str, Any]:
+    return {"name": recipe.run.name, "description": recipe.description, "sampling": recipe.sampling.model_dump(mode="json")}
+
+
+def _run(job: Job) -> Outcome:
+    from luthier.config.load import resolve_model
+    from luthier.evals.report import ReportData, write_report
+    from luthier.plan.hardware import this_machine
+    from luthier.plan.parameters import count
+    from luthier.plan.report import plan
+    from luthier.runs.directory import environment
+    from luthier.runs.files import fingerprint, read_json, sha256_file
+    from luthier.runs.metrics import read_metrics
+    from luthier.runs.store import RECORD
+
+    recipe, said = job.recipe, job.summaries
+    pretrain, tokenizer = said["pretrain"], said["tokenizer"]
+    predicted = plan(recipe, this_machine(job.cache.parent.parent))
+    records = {name: read_json(directory / RECORD) for name, directory in job.inputs.items()}
+    machine = environment()
+    data = ReportData(
+        title=recipe.run.name,
+        description=recipe.description,
+        facts=[
+            ("machine", f"{predicted.hardware}"),
+            ("computed", ", ".join(f"{key} {value}" for key, value in pretrain["compute"].items())),
+            ("luthier", f"{machine['luthier']} {(machine['commit'] or '')[:12]}".strip()),
+            ("packages", ", ".join(f"{name} {version}" for name, version in machine["packages"].items())),
+        ],
+        summary=_summary(said),
+        stages=[{"name": name, "seconds": record["seconds"], "cached": False} for name, record in records.items()],
+        sources=[dict(source) for source in said["data"]["sources"]],
+        tokenizer=dict(tokenizer),
+        plan=_plan_rows(predicted, pretrain),
+        parameters={k: v for k, v in count(resolve_model(recipe, tokenizer["vocab_size"])).items() if k != "total"},
+        pretrain=read_metrics(job.inputs["pretrain"] / "metrics.jsonl"),
+        sft=read_metrics(job.inputs["sft"] / "metrics.jsonl"),
+        samples=read_metrics(job.inputs["pretrain"] / "samples.jsonl"),
+        sft_samples=read_metrics(job.inputs["sft"] / "samples.jsonl"),
+        answers=[dict(answer) for answer in said["eval"]["answers"]],
+        tokens_per_byte=pretrain["tokens_per_byte"],
+    )
+    path = job.directory / "report.html"
+    write_report(path, data)
+    return Outcome(fingerprint(sha256_file(path)), {})
+
+
+def _summary(said: Any) -> list[tuple[str, str]]:
+    pretrain, evaluated, sft = said["pretrain"], said["eval"]["bits_per_byte"], said["sft"]
+    rows = [
+        ("parameters", f"{pretrain['params']:,}"),
+        ("training tokens", f"{pretrain['tokens']:,}"),
+        ("validation loss", f"{evaluated['base']['val_loss']:.4f} nats per token"),
+        ("bits per byte", f"{evaluated['base']['val_bpb']:.4f}"),
+    ]
+    if "tuned" in evaluated:
+        rows.append(("bits per byte, tuned", f"{evaluated['tuned']['val_bpb']:.4f}"))
+    if "validation" in sft:
+        rows.append(("loss on held-out answers", f"{sft['validation']['loss']:.4f} nats per token"))
+    return rows
+
+
+def _plan_rows(predicted: Any, pretrain: Any) -> list[dict[str, str]]:
+    """What the plan said beside what was measured."""
+    seconds = "-" if predicted.seconds is None else f"{predicted.seconds:.0f} s"
+    rows = [
+        ("parameters", f"{predicted.params:,}", f"{pretrain['params']:,}"),
+        ("steps", f"{predicted.steps or '-'}", f"{pretrain['steps']:,}"),
+        ("pretraining time", seconds, f"{pretrain['seconds_training']:.0f} s"),
+        ("peak memory", f"{predicted.memory_gib:.2f} GiB", f"{pretrain['mem_gib']:.2f} GiB"),
+    ]
+    return [{"label": label, "predicted": before, "measured": after} for label, before, after in rows]
+
+
+STAGE = Stage("report", ("data", "tokenizer", "pack", "pretrain", "sft", "eval", "export"), _run, _settings)
