@@ -37,9 +37,12 @@ def export_hugging_face(
     tokenizer.save(temporary / "tokenizer.json")
     write_json(temporary / "tokenizer_config.json", _tokenizer_config(model, tokenizer, chat_template))
     with storage_errors(directory):
+        replaced = directory.with_name(f"{directory.name}.old")
+        shutil.rmtree(replaced, ignore_errors=True)
         if directory.exists():
-            shutil.rmtree(directory)
+            directory.rename(replaced)
         temporary.rename(directory)
+        shutil.rmtree(replaced, ignore_errors=True)
     files = {path.name: sha256_file(path) for path in sorted(directory.iterdir())}
     return {"format": "LlamaForCausalLM", "dtype": dtype, "weights_sha256": weights_sha256(model.state_dict()), "files": files}
 
