@@ -10,12 +10,15 @@ import math
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from luthier.model.decoder import Decoder
 from luthier.pack.shards import TokenShards
 from luthier.runs.progress import Bar
 
-WINDOWS_AT_ONCE = 16
+TOKENS_AT_ONCE = 4096
+HEAD_CHUNK_TOKENS = 1024
+"""Tokens whose logits are in memory at one time."""
 
 
 @torch.inference_mode()
@@ -26,33 +29,27 @@ def evaluate(
     device: str,
     max_tokens: int | None = None,
     bar: Bar | None = None,
+    document_mask: bool = False,
 ) -> dict[str, float | int]:
     """Predict each token once, in consecutive windows of the model's context, from the first `max_tokens` tokens.
 
-    Special tokens have no bytes, but their loss counts: ending a document has to be predicted too.
+    The very first token has nothing before it and is not predicted. Special tokens have no bytes, but their loss counts: ending a
+    document has to be predicted too. `document_mask` hides a window's other documents, as in training with that setting.
 
     Units: val_loss in nats per token, val_bpb in bits per byte
     """
     window = model.config.max_seq_len
-    n_targets = min(shards.n_tokens, max_tokens or shards.n_tokens) - 1
+    n_targets = max(2, min(shards.n_tokens, max_tokens or shards.n_tokens)) - 1
     total, n_bytes = 0.0, 0
-    whole = n_targets // window
-    for start in range(0, whole, WINDOWS_AT_ONCE):
-        count = min(WINDOWS_AT_ONCE, whole - start)
-        tokens = shards.read(start * window, count * window + 1)
-        targets = tokens[1:].reshape(count, window)
-        total += _loss(model, tokens[:-1].reshape(count, window), targets, device)
-        n_bytes += int(byte_lengths[targets].sum())
-        if bar is not None:
-            bar.advance(targets.size)
-    rest = n_targets - whole * window
-    if rest:
-        tokens = shards.read(whole * window, rest + 1)
-        total += _loss(model, tokens[None, :-1], tokens[None, 1:], device)
+    for start, rows, length in _portions(n_targets, window):
+        count = rows * length
+        tokens = shards.read(start, count + 1)
+        doc_ids = shards.doc_ids(start, count).reshape(rows, length) if document_mask else None
+        total += _loss(model, tokens[:-1].reshape(rows, length), tokens[1:], doc_ids, device)
         n_bytes += int(byte_lengths[tokens[1:]].sum())
         if bar is not None:
-            bar.advance(rest)
-    loss = total / max(1, n_targets)
+            bar.advance(count)
+    loss = total / n_targets
     return {
         "val_loss": loss,
         "val_bpb": total / math.log(2) / max(1, n_bytes),
@@ -62,12 +59,23 @@ def evaluate(
     }
 
 
-def _loss(model: Decoder, inputs: np.ndarray, targets: np.ndarray, device: str) -> float:
-    """Sum of the losses of some windows, in fp64; the head runs over one window at a time.
+def _portions(n_targets: int, window: int) -> list[tuple[int, int, int]]:
+    """Cut the stream into batches of whole windows and a shorter last one: (first input, rows, length of a row)."""
+    whole, rest = divmod(n_targets, window)
+    at_once = max(1, TOKENS_AT_ONCE // window)
+    portions = [(first * window, min(at_once, whole - first), window) for first in range(0, whole, at_once)]
+    return [*portions, (whole * window, 1, rest)] if rest else portions
 
-    Shapes: inputs and targets (n, T)
+
+def _loss(model: Decoder, inputs: np.ndarray, targets: np.ndarray, doc_ids: np.ndarray | None, device: str) -> float:
+    """Sum the losses of some windows, in fp64.
+
+    Shapes: inputs and doc_ids (n, T), targets (n * T,)
     """
-    hidden = model(torch.from_numpy(np.ascontiguousarray(inputs)).to(device))  # (n, T, D)
-    goal = torch.from_numpy(np.ascontiguousarray(targets)).to(device)
-    losses = [F.cross_entropy(model.logits(h), t, reduction="sum").double() for h, t in zip(hidden, goal, strict=True)]
-    return float(torch.stack(losses).sum())
+    hidden = model(_tensor(inputs, device), doc_ids=None if doc_ids is None else _tensor(doc_ids, device)).flatten(0, 1)  # (n * T, D)
+    parts = zip(hidden.split(HEAD_CHUNK_TOKENS), _tensor(targets, device).split(HEAD_CHUNK_TOKENS), strict=True)
+    return sum(F.cross_entropy(model.logits(h), t, reduction="none").double().sum().item() for h, t in parts)
+
+
+def _tensor(array: np.ndarray, device: str) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array, dtype=np.int64)).to(device)
