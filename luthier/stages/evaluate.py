@@ -15,6 +15,8 @@ def _settings(recipe: Recipe) -> dict[str, Any]:
         "sampling": recipe.sampling.model_dump(mode="json"),
         "seed": recipe.run.seed,
         "tuned": bool(recipe.sft.sources),
+        "document_mask": recipe.pretrain.document_mask,
+        "system_prompt": recipe.sft.system_prompt,
     }
 
 
@@ -36,9 +38,9 @@ def _run(job: Job) -> Outcome:
         model, tokenizer = load_model(final_checkpoint(job.inputs[stage]), compute.device)
         model.compute_dtype = compute.dtype
         with job.progress.bar(f"eval {name}", min(settings.max_tokens or validation.n_tokens, validation.n_tokens), "tokens") as bar:
-            result["bits_per_byte"][name] = evaluate(
-                model, validation, tokenizer.byte_lengths, compute.device, settings.max_tokens, bar
-            )
+            lengths, masked = tokenizer.byte_lengths, recipe.pretrain.document_mask
+            figures = evaluate(model, validation, lengths, compute.device, settings.max_tokens, bar, masked)
+            result["bits_per_byte"][name] = figures
         engine = Engine(model, compute.device, None, model.config.max_seq_len)
         chat, system_prompt = name == "tuned", recipe.sft.system_prompt
         answers[name] = answer_questions(engine, tokenizer, settings.questions, recipe.sampling, recipe.run.seed, chat, system_prompt)

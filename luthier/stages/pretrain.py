@@ -52,7 +52,8 @@ def _run(job: Job) -> Outcome:
     engine = Engine(model, compute.device, None, config.max_seq_len)
 
     def validate() -> dict[str, float]:
-        result = evaluate(model, validation, tokenizer.byte_lengths, compute.device, settings.eval_tokens)
+        lengths, masked = tokenizer.byte_lengths, settings.document_mask
+        result = evaluate(model, validation, lengths, compute.device, settings.eval_tokens, document_mask=masked)
         return {"val/loss": result["val_loss"], "val/bpb": result["val_bpb"]}
 
     def sample() -> list[tuple[str, str]]:

@@ -49,6 +49,7 @@ def _run(job: Job) -> Outcome:
         sft_samples=read_metrics(job.inputs["sft"] / "samples.jsonl"),
         answers=[dict(answer) for answer in said["eval"]["answers"]],
         tokens_per_byte=pretrain["tokens_per_byte"],
+        sft_sources=[dict(source) for source in said["sft"].get("sources", [])],
     )
     path = job.directory / "report.html"
     write_report(path, data)

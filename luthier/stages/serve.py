@@ -18,8 +18,10 @@ def serve_verb(run: str, host: str, port: int, *, as_json: bool, root: str | Non
     """
     loaded = load_run(find_run(run, runs_root(root)))
     name = loaded.run.path.name
-    info = {"description": loaded.recipe.description, "tuned": loaded.tuned}
-    app = create_app(loaded.engine, loaded.tokenizer, loaded.recipe.sampling, name, info)
+    recipe = loaded.recipe
+    info = {"description": recipe.description, "tuned": loaded.tuned, "questions": list(recipe.eval.questions)}
+    system_prompt = recipe.sft.system_prompt
+    app = create_app(loaded.engine, loaded.tokenizer, recipe.sampling, name, info, system_prompt=system_prompt, hosts=(host,))
 
     def announce(address: str) -> None:
         if as_json:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from luthier.config.schema import Recipe
 from luthier.runs.files import write_json
 from luthier.stages.pretrain import DOES_NOT_CHANGE_THE_MODEL
 from luthier.stages.stage import Job, Outcome, Stage
+from luthier.tasks.conversation import Conversation, Message
 
 
 def _settings(recipe: Recipe) -> dict[str, Any]:
@@ -28,6 +31,11 @@ def _sources(recipe: Recipe, cache: Path) -> dict[str, str]:
     return {f"source.{i}": source_fingerprint(source, cache) for i, source in enumerate(recipe.sft.sources)}
 
 
+def _with_system(conversations: Sequence[Conversation], system: Sequence[Message]) -> list[Conversation]:
+    """Put the system message in front of conversations that have none."""
+    return [c if c.messages[0].role == "system" else replace(c, messages=(*system, *c.messages)) for c in conversations]
+
+
 def _run(job: Job) -> Outcome:
     from luthier.generate.engine import Engine
     from luthier.optim.schedule import lr_scale
@@ -35,7 +43,6 @@ def _run(job: Job) -> Outcome:
     from luthier.plan.horizon import rows_per_step
     from luthier.stages.training import Training, final_checkpoint, run_training, settle_compute
     from luthier.tasks.build import build_conversations
-    from luthier.tasks.conversation import Message
     from luthier.tokenizer.chat import render_prompt
     from luthier.tokenizer.tokenizer import Tokenizer
     from luthier.train.checkpoint import load_model
@@ -50,10 +57,11 @@ def _run(job: Job) -> Outcome:
     seed, seq_len = recipe.run.seed, recipe.pack.seq_len
     tokenizer = Tokenizer.load(job.inputs["tokenizer"] / "tokenizer.json")
     conversations = build_conversations(settings.sources, seed, settings.validation_share, job.cache, job.progress)
-    report = {
-        split: pack_conversations(getattr(conversations, split), tokenizer, seq_len, job.directory, split)
-        for split in ("train", "validation")
-    }
+    system = [Message("system", settings.system_prompt)] if settings.system_prompt else []
+    report: dict[str, dict[str, Any]] = {}
+    for split in ("train", "validation"):
+        chosen = _with_system(getattr(conversations, split), system)
+        report[split] = pack_conversations(chosen, tokenizer, seq_len, job.directory, split, job.progress)
     write_json(job.directory / "conversations.json", {"sources": conversations.sources, "splits": report})
     train = ConversationRows.open(job.directory, "train")
     validation = ConversationRows.open(job.directory, "validation")
@@ -73,7 +81,7 @@ def _run(job: Job) -> Outcome:
         stop = frozenset({tokenizer.special.end_of_turn, tokenizer.special.end_of_text})
         drawn: list[tuple[str, str]] = []
         for question in settings.sample_prompts:
-            ids = render_prompt([Message("user", question)], tokenizer)
+            ids = render_prompt([*system, Message("user", question)], tokenizer)
             completion = engine.generate(ids, recipe.sampling, stop_ids=stop, seed=seed)
             drawn.append((question, tokenizer.decode(completion.ids)))
         return drawn

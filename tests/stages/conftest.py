@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-NOUNS = "river mountain violin teacher garden window engine planet forest letter market doctor".split()
-VERBS = "holds carries finds follows paints counts repairs watches crosses remembers".split()
-ADJECTIVES = "old quiet bright narrow wooden distant early careful green famous".split()
+NOUNS = ["river", "mountain", "violin", "teacher", "garden", "window", "engine", "planet", "forest", "letter", "market", "doctor"]
+VERBS = ["holds", "carries", "finds", "follows", "paints", "counts", "repairs", "watches", "crosses", "remembers"]
+ADJECTIVES = ["old", "quiet", "bright", "narrow", "wooden", "distant", "early", "careful", "green", "famous"]
 
 
 def sentence(chance: random.Random) -> str:

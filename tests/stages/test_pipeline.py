@@ -56,6 +56,7 @@ def test_whole_life_cached_and_partly_redone(tiny: list[str], capsys: pytest.Cap
     assert call(["runs", "show", "tiny", *root]) == 2
     assert "the beginning of 2 runs" in capsys.readouterr().err
     assert call(["verify", run.name, *root]) == 0
+    assert "files are as they were written" in capsys.readouterr().out
 
     assert call(["chat", run.name, "--ask", "What does the river do?", "--ask", "Why?", "--json", "--seed", "1", *root]) == 0
     spoken = json.loads(capsys.readouterr().out)
