@@ -25,7 +25,7 @@ def check_parity(directory: Path, model: Decoder, tokenizer: Tokenizer, prompts:
         return {"checked": False, "reason": "transformers is not installed; pip install 'luthier[hf]' to have the export proven"}
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    theirs = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32).eval()
+    theirs: Any = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32).eval()
     their_tokenizer = AutoTokenizer.from_pretrained(directory)
     engine = Engine(model)
     greedy = SamplingSection(temperature=0, repetition_penalty=1.0, top_k=0, top_p=1.0, max_new_tokens=n_tokens)

@@ -1,4 +1,7 @@
-"""Floating point operations. In: a model's shape. Out: FLOPs per token. Next: memory, report."""
+"""Floating point operations. In: a model's shape. Out: FLOPs per token. Next: memory, report.
+
+Counted are matrix products, two FLOPs for a multiplication and its addition; norms, rotations and the softmax are left out.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from luthier.plan.parameters import count
 
 
 def forward_flops_per_token(config: ModelConfig, seq_len: int) -> dict[str, float]:
-    """FLOPs of one token's forward pass: two for each weight of a product, and causal attention over half of the row.
+    """FLOPs of one token's forward pass by part: two for each weight of a product, and causal attention over half of the row.
 
     The head is a product also when it is tied; looking an embedding up is none.
     """
@@ -20,3 +23,11 @@ def forward_flops_per_token(config: ModelConfig, seq_len: int) -> dict[str, floa
 def training_flops_per_token(config: ModelConfig, seq_len: int) -> float:
     """FLOPs of forward and backward; the backward pass costs twice the forward pass."""
     return 3.0 * sum(forward_flops_per_token(config, seq_len).values())
+
+
+def six_n(config: ModelConfig) -> float:
+    """The customary estimate of training FLOPs per token, six for each parameter.
+
+    Source: Kaplan et al. 2020, arXiv:2001.08361, section 2.1.
+    """
+    return 6.0 * count(config)["total"]

@@ -1,71 +1,164 @@
-"""Machines. In: this machine's /proc, and what `luthier doctor` measured. Out: rates and sizes to plan with. Next: report.
-
-Peaks of the table are the makers' data sheets', dense, without sparsity.
-"""
+"""Machines. In: this machine's /proc, and what `luthier doctor` measured. Out: rates and sizes to plan with. Next: report."""
 
 from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+from luthier.errors import ConfigError
 from luthier.runs.files import read_json
 
 ASSUMED_UTILISATION = 0.4
 """Share of the measured or nominal peak that training is assumed to reach before anything was measured."""
+BF16_FLAGS = frozenset(("avx512_bf16", "amx_bf16"))
+"""Instruction sets with which a processor multiplies bf16 matrices."""
 
 
 @dataclass(frozen=True)
 class Hardware:
     """What a plan needs to know of a machine.
 
-    Units: FLOP/s, bytes/s, GiB, W
+    Units: FLOP/s (dense), bytes/s, GiB, W
     """
 
     name: str
     peak: dict[str, float]
+    """By type: `fp32`, `bf16`; what is missing is unknown or not there."""
     memory_gib: float
     bandwidth: float | None = None
     watts: float | None = None
     source: str = ""
+    on_gpu: bool = False
+    bf16_units: bool | None = None
+    """Whether bf16 products have units of their own; `None` leaves it to the measured rates."""
+    utilisation: float | None = None
+    """Share of the peak that an earlier run reached here; `None`: a share is assumed."""
+
+    @property
+    def prefers_bf16(self) -> bool:
+        """Whether `precision=auto` means bf16 here."""
+        if self.bf16_units is not None:
+            return self.bf16_units
+        return self.peak.get("bf16", 0.0) > 1.2 * self.peak.get("fp32", 0.0)
+
+
+def _gpu(name: str, tflops: Mapping[str, float], memory_gib: float, gb_per_s: float, watts: float, source: str) -> Hardware:
+    peak = {kind: rate * 1e12 for kind, rate in tflops.items()}
+    return Hardware(name, peak, memory_gib, gb_per_s * 1e9, watts, source, on_gpu=True, bf16_units="bf16" in peak)
 
 
 TABLE: dict[str, Hardware] = {
-    "rtx3090": Hardware("RTX 3090", {"bf16": 71e12, "fp32": 35.6e12}, 24, 936e9, 350, "NVIDIA GA102 whitepaper"),
-    "rtx4090": Hardware("RTX 4090", {"bf16": 165e12, "fp32": 82.6e12}, 24, 1008e9, 450, "NVIDIA Ada whitepaper"),
-    "a100": Hardware("A100 80GB", {"bf16": 312e12, "fp32": 19.5e12}, 80, 2039e9, 400, "NVIDIA A100 data sheet"),
-    "h100": Hardware("H100 SXM", {"bf16": 989e12, "fp32": 67e12}, 80, 3350e9, 700, "NVIDIA H100 data sheet"),
-    "h200": Hardware("H200 SXM", {"bf16": 989e12, "fp32": 67e12}, 141, 4800e9, 700, "NVIDIA H200 data sheet"),
+    "t4": _gpu("NVIDIA T4", {"fp32": 8.1}, 16, 320, 70, "NVIDIA T4 data sheet"),
+    "l4": _gpu("NVIDIA L4", {"bf16": 121, "fp32": 30.3}, 24, 300, 72, "NVIDIA L4 data sheet"),
+    "rtx3090": _gpu("NVIDIA RTX 3090", {"bf16": 71, "fp32": 35.6}, 24, 936, 350, "NVIDIA Ampere GA102 architecture paper"),
+    "rtx4090": _gpu("NVIDIA RTX 4090", {"bf16": 165.2, "fp32": 82.6}, 24, 1008, 450, "NVIDIA Ada architecture paper"),
+    "rtx5090": _gpu("NVIDIA RTX 5090", {"bf16": 209.5, "fp32": 104.8}, 32, 1792, 575, "NVIDIA RTX Blackwell architecture paper"),
+    "a100": _gpu("NVIDIA A100 80GB", {"bf16": 312, "fp32": 19.5}, 80, 2039, 400, "NVIDIA A100 data sheet"),
+    "h100": _gpu("NVIDIA H100 SXM", {"bf16": 989, "fp32": 67}, 80, 3350, 700, "NVIDIA H100 data sheet"),
+    "h200": _gpu("NVIDIA H200 SXM", {"bf16": 989, "fp32": 67}, 141, 4800, 700, "NVIDIA H200 data sheet"),
+    "mi300x": _gpu("AMD MI300X", {"bf16": 1307, "fp32": 163}, 192, 5300, 750, "AMD Instinct MI300X data sheet"),
 }
+"""Common GPUs by their makers' data sheets: dense rates, bf16 with fp32 accumulation, without sparsity."""
+
+
+def hardware(name: str, root: Path) -> Hardware:
+    """Look a machine up by its short name; `this` is the one we are on.
+
+    Raises: ConfigError for a name that is not in the table.
+    """
+    if name == "this":
+        return this_machine(root)
+    if name not in TABLE:
+        raise ConfigError(f"hardware {name!r} is not in the table", fix=f"known are: this, {', '.join(TABLE)}")
+    return TABLE[name]
+
+
+def this_machine(root: Path, device: str = "auto") -> Hardware:
+    """This machine, with the rates that `luthier doctor` left in `root/hardware.json`, if it did; its GPU where one was found."""
+    here = machine()
+    read = read_json(root / "hardware.json")
+    measured = cast("dict[str, Any]", read) if isinstance(read, dict) else {}
+    if measured.get("cpu") not in (None, here["cpu"]):
+        measured = {}  # the file came with the directory from another machine
+    cards = cast("list[Any]", measured["gpus"]) if isinstance(measured.get("gpus"), list) else []
+    if device in ("auto", "cuda") and cards and isinstance(cards[0], dict):
+        card = cast("dict[str, Any]", cards[0])
+        memory = _rate(card, "memory_gib") or here["memory_gib"]
+        return Hardware(
+            f"this machine ({card.get('name', 'GPU')})", _rates(card), memory, source="measured by luthier doctor", on_gpu=True
+        )
+    rates = _rates(measured)
+    return Hardware(
+        name=f"this machine ({here['cpu']}, {here['cores']} {'core' if here['cores'] == 1 else 'cores'})",
+        peak=rates,
+        memory_gib=here["memory_gib"],
+        source="measured by luthier doctor" if rates else "not measured yet: run `luthier doctor`",
+        bf16_units=bool(BF16_FLAGS.intersection(here["flags"])),
+        utilisation=_rate(measured, "utilisation"),
+    )
+
+
+def _rates(measured: Mapping[str, Any]) -> dict[str, float]:
+    found = {kind: _rate(measured, f"gemm_{kind}") for kind in ("fp32", "bf16")}
+    return {kind: rate for kind, rate in found.items() if rate is not None}
+
+
+def _rate(measured: Mapping[str, Any], key: str) -> float | None:
+    value = measured.get(key)
+    return float(value) if isinstance(value, (int, float)) and value > 0 else None
 
 
 def machine() -> dict[str, Any]:
-    """Processor, cores, memory and instruction sets of this machine, without torch.
+    """Processor, cores, memory and instruction sets that this process may use, without torch.
+
+    Where the system does not tell, memory is 0 and the flags are empty.
 
     Units: memory_gib in GiB
     """
-    name, flags = platform.processor() or platform.machine(), ""
+    info = _cpu_info()
+    flags = (info.get("flags") or info.get("Features") or "").split()
+    return {
+        "cpu": info.get("model name") or platform.processor() or platform.machine() or "unknown processor",
+        "cores": _usable_cores(),
+        "memory_gib": round(_memory_bytes() / 2**30, 2),
+        "flags": sorted({flag for flag in flags if flag.startswith(("avx", "amx", "fma", "neon", "asimd", "bf16", "sve"))}),
+    }
+
+
+def _cpu_info() -> dict[str, str]:
+    """The first processor's fields in /proc/cpuinfo; empty where there is none."""
+    fields: dict[str, str] = {}
+    for line in (_read("/proc/cpuinfo") or "").split("\n\n")[0].splitlines():
+        key, _, value = line.partition(":")
+        fields[key.strip()] = value.strip()
+    return fields
+
+
+def _usable_cores() -> int:
+    """Cores left by the process's affinity and by the container's quota."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota, _, period = (_read("/sys/fs/cgroup/cpu.max") or "").strip().partition(" ")
+    if quota.isdigit() and period.isdigit() and int(period):
+        cores = min(cores, max(1, int(quota) // int(period)))
+    return cores
+
+
+def _memory_bytes() -> int:
+    """Memory of the machine, or of the container where that is less."""
     try:
-        for line in Path("/proc/cpuinfo").read_text("utf-8").splitlines():
-            key, _, value = line.partition(":")
-            if key.strip() == "model name":
-                name = value.strip()
-            if key.strip() in ("flags", "Features"):
-                flags = value
-                break
+        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return 0
+    limit = (_read("/sys/fs/cgroup/memory.max") or "").strip()
+    return min(total, int(limit)) if limit.isdigit() else total
+
+
+def _read(path: str) -> str | None:
+    try:
+        return Path(path).read_text("utf-8", "replace")
     except OSError:
-        pass
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30 if hasattr(os, "sysconf") else float("nan")
-    relevant = sorted(flag for flag in flags.split() if flag.startswith(("avx", "amx", "fma", "neon", "sve")))
-    return {"cpu": name, "cores": os.cpu_count() or 1, "memory_gib": round(memory, 2), "flags": relevant}
-
-
-def this_machine(root: Path) -> Hardware:
-    """This machine, with the rates that `luthier doctor` left in `root/hardware.json`, if it did."""
-    here = machine()
-    measured = read_json(root / "hardware.json") or {}
-    peak = {name: float(measured[f"gemm_{name}"]) for name in ("fp32", "bf16") if f"gemm_{name}" in measured}
-    source = "measured by luthier doctor" if peak else "not measured yet: run `luthier doctor`"
-    return Hardware(f"this machine ({here['cpu']}, {here['cores']} cores)", peak, here["memory_gib"], source=source)
+        return None

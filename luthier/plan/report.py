@@ -9,33 +9,34 @@ from typing import Any
 from luthier.config.load import resolve_model
 from luthier.config.schema import Recipe
 from luthier.errors import ConfigError
-from luthier.plan.compute import forward_flops_per_token, training_flops_per_token
+from luthier.plan.compute import forward_flops_per_token, six_n, training_flops_per_token
 from luthier.plan.hardware import ASSUMED_UTILISATION, Hardware
-from luthier.plan.horizon import rows_per_step, steps_for
-from luthier.plan.memory import checkpoint_bytes, kv_cache_bytes_per_token, training_bytes
+from luthier.plan.horizon import bytes_per_token, micro_batch_rows, rows_per_step, steps_for, text_bytes
+from luthier.plan.memory import BF16, FP32, checkpoint_bytes, kv_cache_bytes_per_token, training_bytes
 from luthier.plan.parameters import count
+from luthier.plan.scaling import ExpectedLoss, expected_loss
 from luthier.runs.progress import duration, number
-
-RUNTIME_GIB = 0.6
-"""Python, torch and its thread pools, before a model is there; measured with torch 2.13 on Linux."""
-MICRO_BATCH_TOKENS = 4096
 
 
 @dataclass(frozen=True)
 class PlanReport:
-    """Predictions. `None` is: cannot be known before; `notes` say why.
+    """Predictions for pretraining. `None` is: cannot be known before; `notes` say why.
 
-    Units: bytes, FLOPs, GiB, seconds, nats per token
+    Units: bytes, FLOPs, GiB, seconds, nats per token, kWh
     """
 
     name: str
     hardware: str
+    precision: str
     params: int
     params_by_part: dict[str, int]
     steps: int | None
     tokens: int | None
+    tokens_estimated: bool
+    """Whether `steps` and `tokens` follow from an estimate of the text's length, because the horizon is in epochs."""
     tokens_per_param: float | None
     rows_per_step: int
+    seq_len: int
     flops_per_token: dict[str, float]
     training_flops: float | None
     memory: dict[str, int]
@@ -44,11 +45,16 @@ class PlanReport:
     fits: bool | None
     seconds: float | None
     utilisation: float
+    utilisation_measured: bool
+    energy_kwh: float | None
+    """At the board's limit; only where the table knows it."""
     kv_cache_bytes_per_token: int
+    decode_tokens_per_s: float | None
+    """Upper bound for one conversation: every weight is read once for each token."""
     checkpoint_bytes: int
     disk_bytes: int
     uniform_loss: float
-    expected_loss: float | None
+    expected_loss: ExpectedLoss | None
     notes: tuple[str, ...]
 
     def as_dict(self) -> dict[str, Any]:
@@ -60,9 +66,10 @@ class PlanReport:
         return "\n".join(_lines(self))
 
 
-def plan(recipe: Recipe, hardware: Hardware | None) -> PlanReport:
+def plan(recipe: Recipe, hardware: Hardware | None, corpus_bytes: int | None = None) -> PlanReport:
     """Predict what a recipe needs on a machine.
 
+    `corpus_bytes` is the size of the text, for a horizon in epochs; files of plain text are looked at when it is not given.
     Raises: ConfigError when the dimensions do not give `expected_params`.
     """
     config = resolve_model(recipe)
@@ -74,79 +81,138 @@ def plan(recipe: Recipe, hardware: Hardware | None) -> PlanReport:
             fix="correct the dimension that is mistyped, or expected_params",
         )
     seq_len, settings = recipe.pack.seq_len, recipe.pretrain
-    rows = rows_per_step(settings.global_batch_tokens, seq_len)
-    steps = steps_for(settings, total, seq_len, None)
+    train_tokens = _train_tokens(recipe, corpus_bytes, config.vocab_size) if settings.epochs is not None else None
+    rows, steps = rows_per_step(settings.global_batch_tokens, seq_len), steps_for(settings, total, seq_len, train_tokens)
     tokens = steps * rows * seq_len if steps is not None else None
-    flops = forward_flops_per_token(config, seq_len)
     per_token = training_flops_per_token(config, seq_len)
-    has_bf16 = hardware is not None and hardware.peak.get("bf16", 0.0) > 1.2 * hardware.peak.get("fp32", 0.0)
-    precision = settings.precision if settings.precision != "auto" else "bf16" if has_bf16 else "fp32"
-    micro = settings.micro_batch_size or max(1, MICRO_BATCH_TOKENS // seq_len)
-    memory = training_bytes(config, recipe.optim, min(micro, rows), seq_len, precision)
-    memory_gib = sum(memory.values()) / 2**30 + RUNTIME_GIB
+    on_gpu = hardware is not None and hardware.on_gpu and settings.device != "cpu"
+    precision = _precision(settings.precision, hardware)
+    micro = micro_batch_rows(settings, seq_len, on_gpu=on_gpu)
+    memory = training_bytes(config, recipe.optim, micro, seq_len, precision, on_gpu=on_gpu)
+    memory_gib = sum(memory.values()) / 2**30
+    available = hardware.memory_gib if hardware and hardware.memory_gib > 0 else None
+    utilisation = (hardware.utilisation if hardware else None) or ASSUMED_UTILISATION
     peak = hardware.peak.get(precision) if hardware else None
-    seconds = tokens * per_token / (peak * ASSUMED_UTILISATION) if tokens is not None and peak else None
-    loss, notes = _expected_loss(total, tokens)
-    if steps is None:
-        notes.append("the horizon is in epochs: steps, tokens and time are known once the text is packed")
-    if hardware is not None and not peak:
-        notes.append("this machine is not measured yet: run `luthier doctor` for a time estimate")
+    seconds = tokens * per_token / (peak * utilisation) if tokens is not None and peak else None
+    weights_read = total * (BF16 if precision == "bf16" else FP32)
     checkpoint = checkpoint_bytes(config, recipe.optim)
+    kept = settings.keep_checkpoints + 1 + (recipe.sft.keep_checkpoints + 1 if recipe.sft.sources else 0)
     return PlanReport(
         name=recipe.run.name,
         hardware=hardware.name if hardware else "none",
+        precision=precision,
         params=total,
         params_by_part=parts,
         steps=steps,
         tokens=tokens,
+        tokens_estimated=train_tokens is not None,
         tokens_per_param=tokens / total if tokens is not None else None,
         rows_per_step=rows,
-        flops_per_token={**flops, "training": per_token, "six_n": 6.0 * total},
+        seq_len=seq_len,
+        flops_per_token={**forward_flops_per_token(config, seq_len), "training": per_token, "six_n": six_n(config)},
         training_flops=tokens * per_token if tokens is not None else None,
         memory=memory,
         memory_gib=memory_gib,
-        memory_available_gib=hardware.memory_gib if hardware else None,
-        fits=memory_gib <= hardware.memory_gib if hardware else None,
+        memory_available_gib=available,
+        fits=memory_gib <= available if available else None,
         seconds=seconds,
-        utilisation=ASSUMED_UTILISATION,
+        utilisation=utilisation,
+        utilisation_measured=hardware is not None and hardware.utilisation is not None,
+        energy_kwh=seconds * hardware.watts / 3.6e6 if seconds and hardware and hardware.watts else None,
         kv_cache_bytes_per_token=kv_cache_bytes_per_token(config),
+        decode_tokens_per_s=hardware.bandwidth / weights_read if hardware and hardware.bandwidth else None,
         checkpoint_bytes=checkpoint,
-        disk_bytes=checkpoint * (settings.keep_checkpoints + 1 + recipe.sft.keep_checkpoints) + 4 * total,
+        disk_bytes=checkpoint * kept + total * (BF16 if recipe.export.dtype == "bf16" else FP32),
         uniform_loss=math.log(config.vocab_size),
-        expected_loss=loss,
-        notes=tuple(notes),
+        expected_loss=expected_loss(total, parts["attention"] + parts["mlp"], tokens, config.vocab_size) if tokens else None,
+        notes=_notes(steps, hardware, peak, seconds),
     )
 
 
-def _expected_loss(params: int, tokens: int | None) -> tuple[float | None, list[str]]:
-    """The loss that a scaling law gives, where it was fitted.
+def _train_tokens(recipe: Recipe, corpus_bytes: int | None, vocab_size: int) -> int | None:
+    """Estimate the length of the training split."""
+    found = corpus_bytes if corpus_bytes is not None else text_bytes(recipe.data.sources)
+    return None if found is None else round(found * (1 - recipe.data.validation_share) / bytes_per_token(vocab_size))
 
-    Source: Hoffmann et al. 2022, arXiv:2203.15556, equation 10; fitted from 44M parameters and on billions of tokens.
-    """
-    if tokens is None:
-        return None, []
-    if params < 40e6 or tokens < 1e9:
-        return None, ["no loss is predicted: the known scaling laws were fitted above 40M parameters and a billion tokens"]
-    return 1.69 + 406.4 / params**0.34 + 410.7 / tokens**0.28, ["the expected loss is rough: another text and tokenizer shift it"]
+
+def _precision(asked: str, hardware: Hardware | None) -> str:
+    if asked != "auto":
+        return asked
+    return "bf16" if hardware is not None and hardware.prefers_bf16 else "fp32"
+
+
+def _notes(steps: int | None, hardware: Hardware | None, peak: float | None, seconds: float | None) -> tuple[str, ...]:
+    notes: list[str] = []
+    if steps is None:
+        notes.append("the horizon is in epochs: steps, tokens and time are known once the text is packed")
+    if hardware is not None and not peak:
+        notes.append("this machine is not measured yet: run `luthier doctor` for a time estimate")
+    if seconds is not None:
+        notes.append("the time is pretraining's alone; compiling, validation, fine-tuning and export come on top")
+    return tuple(notes)
 
 
 def _lines(report: PlanReport) -> list[str]:
-    lines = [f"Plan of {report.name} on {report.hardware}", "", f"parameters        {report.params:>14,}"]
-    parts = [(part, value) for part, value in report.params_by_part.items() if part != "total"]
-    lines += [f"  {part:<14}  {value:>14,}  {value / report.params:5.1%}" for part, value in parts]
-    if report.tokens is not None and report.steps is not None:
-        each = report.tokens // report.steps
-        lines.append(f"training          {number(report.tokens):>14} tokens in {report.steps:,} steps of {each:,}")
-        lines.append(f"                  {report.tokens_per_param:>14.1f} tokens per parameter (20 is the rule of thumb)")
-        lines.append(f"                  {report.training_flops:>14.2e} FLOPs")
-    lines.append(f"memory            {report.memory_gib:>14.2f} GiB{'' if report.fits is not False else '  does not fit'}")
-    lines += [f"  {part:<14}  {value / 2**30:>14.3f} GiB" for part, value in report.memory.items()]
-    each_mib = report.checkpoint_bytes / 2**20
-    lines.append(f"disk              {report.disk_bytes / 2**30:>14.3f} GiB for checkpoints, {each_mib:.0f} MiB each")
-    lines.append(f"KV cache          {report.kv_cache_bytes_per_token:>14,} bytes per token (bf16)")
+    """Sections of a title, a figure in one column, and what it means."""
+    lines = [f"Plan of {report.name} on {report.hardware}"]
+    for title, rows in (
+        ("Model", _model_rows(report)),
+        ("Training", _training_rows(report)),
+        (f"Memory, {report.precision}", _memory_rows(report)),
+        ("Result", _result_rows(report)),
+    ):
+        lines += ["", title, *(f"  {label:<22}{figure:>14}  {meaning}".rstrip() for label, figure, meaning in rows)]
+    if report.notes:
+        lines += ["", *(f"note: {note}" for note in report.notes)]
+    return lines
+
+
+def _model_rows(report: PlanReport) -> list[tuple[str, str, str]]:
+    parts = [(name, value) for name, value in report.params_by_part.items() if name != "total" and value]
+    return [("parameters", f"{report.params:,}", ""), *((f"  {name}", f"{n:,}", f"{n / report.params:6.1%}") for name, n in parts)]
+
+
+def _training_rows(report: PlanReport) -> list[tuple[str, str, str]]:
+    flops = report.flops_per_token
+    each = f"each of {report.rows_per_step} rows of {report.seq_len} tokens"
+    head = flops["head"] * 3 / flops["training"]
+    scores = flops["attention_scores"] * 3 / flops["training"]
+    rows = [("steps", "unknown" if report.steps is None else f"{report.steps:,}", each)]
+    if report.tokens is not None and report.tokens_per_param is not None and report.training_flops is not None:
+        ratio = f"{report.tokens_per_param:.3g} tokens per parameter; about 20 make the best of a given compute"
+        guess = " (estimated from the size of the files)" if report.tokens_estimated else ""
+        rows.append(("tokens", number(report.tokens), f"{ratio}{guess}"))
+        rows.append(("compute", f"{report.training_flops:.2e}", "FLOPs"))
+    meaning = f"FLOPs, {head:.0%} in the head, {scores:.0%} in attention scores; 6N says {number(flops['six_n'])}"
+    rows.append(("compute per token", number(flops["training"]), meaning))
     if report.seconds is not None:
-        lines.append(f"time              {duration(report.seconds):>14} of pretraining at {report.utilisation:.0%} of the measured peak")
-    lines.append(f"loss              {report.uniform_loss:>14.3f} at the start (ln V)")
-    if report.expected_loss is not None:
-        lines.append(f"                  {report.expected_loss:>14.3f} expected at the end")
-    return [*lines, *(f"note: {note}" for note in report.notes)]
+        share = f"{report.utilisation:.0%} of the peak {'measured by an earlier run' if report.utilisation_measured else 'assumed'}"
+        rows.append(("time", duration(report.seconds), share))
+    if report.energy_kwh is not None:
+        rows.append(("energy", f"{report.energy_kwh:.2g} kWh", "at the board's limit"))
+    return rows
+
+
+def _memory_rows(report: PlanReport) -> list[tuple[str, str, str]]:
+    available = report.memory_available_gib
+    verdict = "" if available is None else f"{'fits into' if report.fits else 'does not fit into'} {available:.1f} GiB"
+    rows = [("peak", _size(sum(report.memory.values())), verdict)]
+    return [*rows, *((f"  {name}", _size(value), "") for name, value in report.memory.items() if value)]
+
+
+def _result_rows(report: PlanReport) -> list[tuple[str, str, str]]:
+    rows = [("loss at the start", f"{report.uniform_loss:.2f}", "nats per token, guessing evenly (ln V)")]
+    loss = report.expected_loss
+    if loss is not None:
+        rough = "very rough at this size" if loss.extrapolated else "rough"
+        meaning = f"nats per token, {loss.bpb_low:.2f} to {loss.bpb_high:.2f} bits per byte; two scaling laws, {rough}"
+        rows.append(("loss at the end", f"{loss.low:.1f} to {loss.high:.1f}", meaning))
+    rows.append(("checkpoint", _size(report.checkpoint_bytes), f"{_size(report.disk_bytes)} on disk for all that are kept and the export"))
+    rows.append(("KV cache", f"{report.kv_cache_bytes_per_token:,}", "bytes per token in bf16"))
+    if report.decode_tokens_per_s is not None:
+        rows.append(("decoding", number(report.decode_tokens_per_s), "tokens/s at most, by memory bandwidth"))
+    return rows
+
+
+def _size(size: float) -> str:
+    return f"{size / 2**30:.2f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"
