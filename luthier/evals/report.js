@@ -3,7 +3,8 @@
 (() => {
   const data = JSON.parse(document.getElementById("charts").textContent);
   const dark = window.matchMedia("(prefers-color-scheme: dark)");
-  let unit = "nats";
+  const onPaper = { tall: { width: 700, height: 300 }, small: { width: 344, height: 200 } };
+  let unit = "nats", printing = false;
 
   document.querySelectorAll(".needs-js").forEach((element) => { element.hidden = false; });
 
@@ -32,7 +33,7 @@
       title: { text: title, font: { size: 13, color: colour("soft") }, x: 0, xanchor: "left", xref: "paper", y: 1, yref: "container", yanchor: "top", pad: { t: 10, l: 2 } },
       font: { family: getComputedStyle(document.body).fontFamily, size: 12, color: colour("ink") },
       paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
-      margin: { l: 52, r: 20, t: 36, b: 40 },
+      margin: { l: 52, r: 22, t: 40, b: 42 },
       hovermode: "x unified",
       hoverlabel: { bgcolor: colour("card"), bordercolor: colour("line"), font: { color: colour("ink"), size: 12 } },
       showlegend: false,
@@ -49,7 +50,14 @@
     if (!element) return;
     if (!traces.length) { element.classList.add("empty"); return; }
     element.querySelector("noscript")?.remove();
-    Plotly.react(element, traces, shape, { responsive: true, displayModeBar: false });
+    const size = element.classList.contains("tall") ? onPaper.tall : onPaper.small;
+    if (shape.showlegend && !printing && element.clientWidth < 560) {
+      shape.legend = { ...shape.legend, x: 0, xanchor: "left" };
+      shape.margin = { ...shape.margin, t: 60 };
+    }
+    const sized = printing ? { ...shape, ...size, font: { ...shape.font, size: 9 } } : { ...shape, autosize: true, width: undefined, height: undefined };
+    Plotly.react(element, traces, sized, { responsive: true, displayModeBar: false });
+    if (!printing) Plotly.Plots.resize(element);
   }
 
   const line = (x, y, name, tone, more = {}) => ({
@@ -115,7 +123,7 @@
       shape.yaxis2 = { range: [0, top * perToken], tickformat: ".0%" };
       speed.push({ x: [x[0]], y: [0], yaxis: "y2", type: "scatter", mode: "markers", marker: { opacity: 0 }, hoverinfo: "skip", showlegend: false });
     }
-    draw("speed", speed, layout(shape.yaxis2 ? "tokens per second, and share of the machine's peak" : "tokens per second", shape));
+    draw("speed", speed, layout(shape.yaxis2 ? "tokens per second, share of peak" : "tokens per second", shape));
   }
 
   document.querySelectorAll(".toggle button").forEach((button) => {
@@ -140,11 +148,16 @@
     show();
   });
 
+  const print = (now) => {
+    printing = now;
+    document.documentElement.toggleAttribute("data-print", now);
+    drawAll();
+  };
   window.addEventListener("beforeprint", () => {
     document.querySelectorAll("details").forEach((element) => { element.open = true; });
-    drawAll();
+    print(true);
   });
-  window.addEventListener("afterprint", drawAll);
+  window.addEventListener("afterprint", () => print(false));
   dark.addEventListener("change", drawAll);
   drawAll();
 })();
