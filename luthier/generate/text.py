@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from luthier.generate.engine import FinishReason, Generation
+from luthier.tokenizer.chat import CONTENT_PREFIX
 from luthier.tokenizer.stream import TextStream
 from luthier.tokenizer.tokenizer import Tokenizer
 
@@ -52,6 +53,7 @@ class TextGeneration(Iterator[str]):
         self._text = TextStream(tokenizer)
         self._stops = StopStrings(stops)
         self._done = False
+        self._began = False
 
     @property
     def finish_reason(self) -> FinishReason | None:
@@ -65,7 +67,10 @@ class TextGeneration(Iterator[str]):
         if token is None:
             self._done = True
             return self._stops.flush()  # bytes of a character that the end cut off are left out
-        piece = self._stops.push(self._text.push(token))
+        text = self._text.push(token)
+        if text and not self._began:
+            self._began, text = True, text.removeprefix(CONTENT_PREFIX)
+        piece = self._stops.push(text)
         if self._stops.found:
             self.close()
         return piece

@@ -83,7 +83,7 @@ def _run(job: Job) -> Outcome:
         for question in settings.sample_prompts:
             ids = render_prompt([*system, Message("user", question)], tokenizer)
             completion = engine.generate(ids, recipe.sampling, stop_ids=stop, seed=seed)
-            drawn.append((question, tokenizer.decode(completion.ids)))
+            drawn.append((question, tokenizer.decode(completion.ids).strip()))
         return drawn
 
     course = partial(

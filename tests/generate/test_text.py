@@ -109,5 +109,5 @@ def test_a_real_model_gives_the_text_of_its_tokens(tokenizer: Tokenizer, seed: i
         prompt, settings, stop_ids=stop, banned_ids=set(range(special.end_of_text, tokenizer.vocab_size + 8)) - stop, seed=seed
     ).ids
     whole_characters = codecs.getincrementaldecoder("utf-8")("replace").decode(tokenizer.decode_bytes(ids))
-    assert "".join(text) == whole_characters
+    assert "".join(text) == whole_characters.removeprefix(" ")  # the template's
     assert text.generation.count == len(ids)

@@ -82,7 +82,7 @@ def test_packed_documents_do_not_see_each_other() -> None:
         torch.testing.assert_close(packed[:, 11:], model(b), atol=1e-4, rtol=1e-4)
 
 
-def test_weights_round_trip_and_hash(tmp_path) -> None:  # noqa: ANN001
+def test_weights_round_trip_and_hash(tmp_path) -> None:
     model = Decoder(config())
     initialise(model, 1)
     save_weights(model, tmp_path / "m.safetensors")

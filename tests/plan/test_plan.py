@@ -108,7 +108,7 @@ def test_plan_speaks_and_refuses() -> None:
         plan(load_recipe([], ["expected_params=5", "model.n_kv_heads=2"]), None)
 
 
-def test_this_machine(tmp_path) -> None:  # noqa: ANN001
+def test_this_machine(tmp_path) -> None:
     here = machine()
     assert here["cores"] >= 1 and here["memory_gib"] > 0
     assert this_machine(tmp_path).peak == {}

@@ -32,7 +32,7 @@ def test_what_is_rendered_parses_back(conversation: list[Message]) -> None:
 def test_the_mask_is_the_assistants_words_and_ends(conversation: list[Message]) -> None:
     ours = tokenizer()
     ids, mask = render(conversation, ours)
-    expected = [[*ours.encode(m.content), ours.special.end_of_turn] for m in conversation if m.role == "assistant"]
+    expected = [[*ours.encode(" " + m.content), ours.special.end_of_turn] for m in conversation if m.role == "assistant"]
     assert [token for token, counts in zip(ids, mask, strict=True) if counts] == [token for part in expected for token in part]
     structure = [token for token in ids if token >= ours.special.end_of_text]
     roles = ours.special.roles
@@ -44,17 +44,20 @@ def test_the_layout() -> None:
     ours = tokenizer()
     special = ours.special
     ids, mask = render([Message("user", "a"), Message("assistant", "b"), Message("assistant", "")], ours)
-    assert ids == [
-        special.user,
-        97,
-        special.end_of_turn,
-        special.assistant,
-        98,
-        special.end_of_turn,
-        special.assistant,
-        special.end_of_turn,
-    ]
-    assert mask == [False, False, False, False, True, True, False, True]
+    space_a, space_b = ours.encode(" a"), ours.encode(" b")
+    said_a = [special.user, *space_a, special.end_of_turn]
+    said_b = [special.assistant, *space_b, special.end_of_turn]
+    assert ids == [*said_a, *said_b, special.assistant, *ours.encode(" "), special.end_of_turn]
+    spoken = [False, *[True] * (len(space_b) + 1)]
+    assert mask == [*[False] * len(said_a), *spoken, False, True, True]
+
+
+def test_a_name_is_the_same_tokens_in_question_and_answer() -> None:
+    ours = tokenizer()
+    name = ours.encode(" water")
+    question, _ = render([Message("user", "what is water")], ours)
+    answer, _ = render([Message("assistant", "water is")], ours)
+    assert question[-1 - len(name) : -1] == name == answer[1 : 1 + len(name)]
 
 
 def test_what_is_not_whole_messages_is_refused() -> None:
@@ -80,12 +83,12 @@ def test_the_jinja_template_renders_the_same(conversation: list[Message], prompt
     ours = tokenizer()
     template = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True).from_string(CHAT_TEMPLATE)
     text = template.render(messages=[{"role": m.role, "content": m.content} for m in conversation], add_generation_prompt=prompt)
-    expected = "".join(f"<|{m.role}|>{m.content}<|end_of_turn|>" for m in conversation) + "<|assistant|>" * prompt
+    expected = "".join(f"<|{m.role}|> {m.content}<|end_of_turn|>" for m in conversation) + "<|assistant|>" * prompt
     assert text == expected
     by_string = ours.special.by_string
     ids: list[int] = []
     for message in conversation:
-        ids += [by_string[f"<|{message.role}|>"], *ours.encode(message.content), by_string["<|end_of_turn|>"]]
+        ids += [by_string[f"<|{message.role}|>"], *ours.encode(" " + message.content), by_string["<|end_of_turn|>"]]
     assert (render_prompt(conversation, ours) if prompt else render(conversation, ours)[0]) == ids + [by_string["<|assistant|>"]] * prompt
 
 
