@@ -88,8 +88,7 @@ def _generation_config(tokenizer: Tokenizer, sampling: SamplingSection) -> dict[
         "eos_token_id": [special.end_of_turn, special.end_of_text],
         "pad_token_id": special.pad,
         "max_new_tokens": sampling.max_new_tokens,
-        "repetition_penalty": sampling.repetition_penalty,
-    }
+    }  # no repetition penalty: transformers would apply it to greedy decoding too, which must stay the argmax
     if sampling.temperature == 0:
         return {**common, "do_sample": False}
     return {**common, "do_sample": True, "temperature": sampling.temperature, "top_k": sampling.top_k, "top_p": sampling.top_p}

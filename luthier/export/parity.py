@@ -23,8 +23,10 @@ def check_parity(directory: Path, model: Decoder, tokenizer: Tokenizer, prompts:
     """
     if importlib.util.find_spec("transformers") is None:
         return {"checked": False, "reason": "transformers is not installed; pip install 'luthier[hf]' to have the export proven"}
+    import transformers
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    transformers.utils.logging.disable_progress_bar()
     theirs: Any = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32).eval()
     their_tokenizer = AutoTokenizer.from_pretrained(directory)
     engine = Engine(model)

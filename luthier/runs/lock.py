@@ -35,6 +35,15 @@ def locked(directory: Path, what: str = "run") -> Iterator[None]:
         yield
 
 
+def is_locked(directory: Path) -> bool:
+    """Whether a living process holds `directory/lock`."""
+    try:
+        with open(directory / "lock", "rb") as file:
+            return not _try_lock(file.fileno())
+    except OSError:
+        return False
+
+
 def _try_lock(descriptor: int) -> bool:
     if os.name == "posix":
         import fcntl

@@ -8,6 +8,7 @@ from typing import Any
 
 from luthier.errors import ConfigError
 from luthier.runs.directory import RUN_RECORD, RunDirectory
+from luthier.runs.lock import is_locked
 
 
 def runs_root(given: str | None = None) -> Path:
@@ -16,7 +17,7 @@ def runs_root(given: str | None = None) -> Path:
 
 
 def list_runs(root: Path) -> list[dict[str, Any]]:
-    """Every run's record, newest first; a directory whose record cannot be read is listed as corrupt."""
+    """Every run's record, newest first; an unreadable record is listed as corrupt, a dead process's run as crashed."""
     found: list[dict[str, Any]] = []
     if not root.is_dir():
         return found
@@ -24,6 +25,8 @@ def list_runs(root: Path) -> list[dict[str, Any]]:
         if not (path / RUN_RECORD).is_file():
             continue
         record = RunDirectory(path).record
+        if record.get("status") == "running" and not is_locked(path):
+            record["status"] = "crashed"
         found.append({"run": str(path), **(record or {"name": path.name, "status": "corrupt"})})
     return sorted(found, key=lambda record: (str(record.get("created", "")), record["name"]), reverse=True)
 

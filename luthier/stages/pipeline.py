@@ -16,7 +16,7 @@ from luthier.config.schema import Recipe
 from luthier.errors import LuthierError
 from luthier.plan.report import plan
 from luthier.runs.directory import RunDirectory
-from luthier.runs.files import atomic_file, make_directory, read_json, write_json
+from luthier.runs.files import atomic_file, make_directory, read_json, storage_errors, write_json
 from luthier.runs.lock import locked
 from luthier.runs.progress import Progress, duration
 from luthier.runs.store import StageRecord, Store, describe_files, stage_key
@@ -65,8 +65,9 @@ def run_recipe(
         run.update(status="running", until=until)
         try:
             records: dict[str, StageRecord] = {}
-            for name in STAGES[: STAGES.index(until) + 1]:
-                done.append(_advance(load_stage(name), recipe, run, store, records, progress))
+            with storage_errors(run.path):
+                for name in STAGES[: STAGES.index(until) + 1]:
+                    done.append(_advance(load_stage(name), recipe, run, store, records, progress))
         except BaseException as error:
             run.update(status="interrupted" if _is_interruption(error) else "failed", reason=str(error) or type(error).__name__)
             raise

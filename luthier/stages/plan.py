@@ -14,7 +14,7 @@ from luthier.stages.run import recipe_from
 def plan_verb(arguments: Sequence[str], *, as_json: bool) -> None:
     """Print the plan of a recipe on this machine."""
     recipe, _ = recipe_from(arguments)
-    report = plan(recipe, this_machine(Path(recipe.runs.root)))
+    report = plan(recipe, this_machine(Path(recipe.runs.root), recipe.pretrain.device))
     if as_json:
         print_json(report.as_dict())
     else:

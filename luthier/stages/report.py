@@ -25,7 +25,7 @@ def _run(job: Job) -> Outcome:
 
     recipe, said = job.recipe, job.summaries
     pretrain, tokenizer = said["pretrain"], said["tokenizer"]
-    predicted = plan(recipe, this_machine(job.cache.parent.parent))
+    predicted = plan(recipe, this_machine(job.cache.parent.parent, recipe.pretrain.device))
     records = {name: read_json(directory / RECORD) for name, directory in job.inputs.items()}
     machine = environment()
     data = ReportData(

@@ -15,7 +15,7 @@ from luthier.model.weights import weights_sha256
 from luthier.optim.build import build_optimizer
 from luthier.pack.loader import Loader, RowSource
 from luthier.plan.compute import training_flops_per_token
-from luthier.plan.horizon import rows_per_step
+from luthier.plan.horizon import micro_batch_rows, rows_per_step
 from luthier.runs.files import read_json, write_json
 from luthier.runs.metrics import MetricsWriter, read_metrics
 from luthier.runs.progress import Bar
@@ -27,9 +27,6 @@ from luthier.train.guards import require_master_weights
 from luthier.train.loop import Course, Every, Moment, Trainee, fit
 from luthier.train.objective import NextToken
 from luthier.train.stopping import listening
-
-CPU_MICRO_BATCH_TOKENS = 4096
-GPU_MICRO_BATCH_TOKENS = 32_768
 
 
 @dataclass(frozen=True)
@@ -79,9 +76,8 @@ def run_training(training: Training) -> Outcome:
         trainee.forward = torch.compile(model)
         job.progress.say(f"{training.name}: compiling the model; the first step takes up to a minute")
     rows = rows_per_step(settings.global_batch_tokens, training.rows.seq_len)
-    per_forward = CPU_MICRO_BATCH_TOKENS if training.compute.device == "cpu" else GPU_MICRO_BATCH_TOKENS
-    micro = settings.micro_batch_size or max(1, per_forward // training.rows.seq_len)
-    course = Course(training.steps, training.lr_scale, training.optim.grad_clip, min(micro, rows), training.compute.device)
+    micro = micro_batch_rows(settings, training.rows.seq_len, on_gpu=training.compute.device != "cpu")
+    course = Course(training.steps, training.lr_scale, training.optim.grad_clip, micro, training.compute.device)
     loader = Loader(training.rows, rows, job.recipe.run.seed)
     with job.progress.bar(training.name, training.steps * rows * training.rows.seq_len, "tokens", trainee.tokens_seen) as bar:
         recorder = _Recorder(training, trainee, bar, offsets, identity)
