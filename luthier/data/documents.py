@@ -58,7 +58,7 @@ def build_documents(config: DataSection, seed: int, directory: Path, cache: Path
     Raises: DataError when a source is missing or gives nothing, or when there is too little text to split.
     """
     if not config.sources:
-        raise DataError("data.sources is empty", fix="name a file or a folder: data.sources=[\"my_folder\"]")
+        raise DataError("data.sources is empty", fix='name a file or a folder: data.sources=["my_folder"]')
     make_directory(directory)
     prints = [source_fingerprint(source, cache) for source in config.sources]
     keys = [_source_key(source, content, config) for source, content in zip(config.sources, prints, strict=True)]

@@ -95,9 +95,7 @@ class Engine:
     ) -> list[Completion]:
         """Continue prompts one after another; prompt i has the seed `seed + i`, so its answer depends on no other prompt."""
         return [
-            self.generate(
-                prompt, settings, stop_ids=stop_ids, banned_ids=banned_ids, seed=None if seed is None else seed + i
-            )
+            self.generate(prompt, settings, stop_ids=stop_ids, banned_ids=banned_ids, seed=None if seed is None else seed + i)
             for i, prompt in enumerate(prompts)
         ]
 

@@ -71,9 +71,7 @@ def probabilities(logits: Tensor, settings: SamplingSection, previous: Tensor | 
     return apply_top_p(apply_top_k(logits, settings.top_k), settings.top_p).softmax(-1)
 
 
-def sample(
-    logits: Tensor, settings: SamplingSection, generator: torch.Generator | None = None, previous: Tensor | None = None
-) -> Tensor:
+def sample(logits: Tensor, settings: SamplingSection, generator: torch.Generator | None = None, previous: Tensor | None = None) -> Tensor:
     """Draw one token per row.
 
     Shapes: logits (B, V), previous (B, S) -> (B,)

@@ -31,9 +31,7 @@ class Attention(nn.Module):
         self.v_proj = Linear(config.d_model, config.n_kv_heads * config.head_dim)
         self.o_proj = Linear(config.n_heads * config.head_dim, config.d_model)
 
-    def forward(
-        self, x: Tensor, cos: Tensor, sin: Tensor, doc_ids: Tensor | None = None, cache: KVCache | None = None
-    ) -> Tensor:
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, doc_ids: Tensor | None = None, cache: KVCache | None = None) -> Tensor:
         """Shapes: x (B, T, D), cos and sin (T, E/2), doc_ids (B, T) -> (B, T, D)"""
         q = self._heads(self.q_proj(x))  # (B, H, T, E)
         k = self._heads(self.k_proj(x))  # (B, K, T, E)

@@ -48,7 +48,7 @@ class AdamW:
         self._steps += 1
         lr = self._lr * lr_scale
         beta1, beta2 = self._betas
-        weights = list(self._parameters.values())
+        weights: list[Tensor] = list(self._parameters.values())
         gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in weights]
         first, second = list(self._first.values()), list(self._second.values())
         decayed = [p for p in weights if p.ndim >= 2]

@@ -7,9 +7,7 @@ import math
 from luthier.config.schema import ScheduleName
 
 
-def lr_scale(
-    step: int, steps: int, schedule: ScheduleName, warmup_steps: int, min_lr_ratio: float, decay_ratio: float = 0.2
-) -> float:
+def lr_scale(step: int, steps: int, schedule: ScheduleName, warmup_steps: int, min_lr_ratio: float, decay_ratio: float = 0.2) -> float:
     """Give the factor of the peak learning rate for update number `step` (from 0) of `steps`.
 
     Warm-up is linear and takes at most a tenth of the run; the factor is never 0, so the first update already learns.

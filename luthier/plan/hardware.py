@@ -88,9 +88,7 @@ def this_machine(root: Path, device: str = "auto") -> Hardware:
     if device in ("auto", "cuda") and cards and isinstance(cards[0], dict):
         card = cast("dict[str, Any]", cards[0])
         memory = _rate(card, "memory_gib") or here["memory_gib"]
-        return Hardware(
-            f"this machine ({card.get('name', 'GPU')})", _rates(card), memory, source="measured by luthier doctor", on_gpu=True
-        )
+        return Hardware(f"this machine ({card.get('name', 'GPU')})", _rates(card), memory, source="measured by luthier doctor", on_gpu=True)
     rates = _rates(measured)
     return Hardware(
         name=f"this machine ({here['cpu']}, {here['cores']} {'core' if here['cores'] == 1 else 'cores'})",

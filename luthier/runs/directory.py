@@ -52,7 +52,14 @@ class RunDirectory:
 
     def update(self, **values: Any) -> None:
         """Change fields of `run.json`, which is always whole."""
-        record = {"name": self.path.name, "luthier": __version__, "created": now(), "parents": [], "stages": {}, **self.record}
+        record: dict[str, Any] = {
+            "name": self.path.name,
+            "luthier": __version__,
+            "created": now(),
+            "parents": [],
+            "stages": {},
+            **self.record,
+        }
         write_json(self.path / RUN_RECORD, {**record, **values, "updated": now()})
 
     def attach(self, record: StageRecord, directory: Path, status: str) -> None:

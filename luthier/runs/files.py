@@ -7,7 +7,7 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -15,7 +15,7 @@ from luthier.errors import StorageError
 
 
 @contextlib.contextmanager
-def storage_errors(path: Path) -> Iterator[None]:
+def storage_errors(path: Path) -> Generator[None, None, None]:
     """Turn what an operating system says about a full, read-only or forbidden disk into one sentence.
 
     Raises: StorageError
@@ -53,7 +53,7 @@ def make_directory(path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def atomic_file(path: Path) -> Iterator[BinaryIO]:
+def atomic_file(path: Path) -> Generator[BinaryIO, None, None]:
     """Open a file for writing that appears under its name only when whole and on disk.
 
     Raises: StorageError

@@ -7,7 +7,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 from luthier.errors import LockedError
@@ -15,7 +15,7 @@ from luthier.runs.files import storage_errors
 
 
 @contextlib.contextmanager
-def locked(directory: Path, what: str = "run") -> Iterator[None]:
+def locked(directory: Path, what: str = "run") -> Generator[None, None, None]:
     """Hold `directory/lock` while the block runs.
 
     Raises: LockedError when another process holds it.

@@ -6,7 +6,7 @@ import json
 import math
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from luthier.runs.files import storage_errors
 
@@ -50,5 +50,5 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
         except json.JSONDecodeError:
             continue
         if isinstance(row, dict):
-            rows.append(row)
+            rows.append(cast("dict[str, Any]", row))
     return rows

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class Progress:
     """Silent progress: the base of the two that show something, and what tests pass."""
 
     @contextlib.contextmanager
-    def bar(self, label: str, total: float | None = None, unit: str = "", done: float = 0) -> Iterator[Bar]:
+    def bar(self, label: str, total: float | None = None, unit: str = "", done: float = 0) -> Generator[Bar, None, None]:
         """Show a count while the block runs. `done` is what an earlier process had already counted."""
         yield Bar(label, total, unit, done)
 
@@ -75,10 +75,10 @@ class PlainProgress(Progress):
 
     def __init__(self, stream: IO[str] | None = None, every_seconds: float = 5.0) -> None:
         self._stream = stream or sys.stderr
-        self._every = every_seconds
+        self.every_seconds = every_seconds
 
     @contextlib.contextmanager
-    def bar(self, label: str, total: float | None = None, unit: str = "", done: float = 0) -> Iterator[Bar]:
+    def bar(self, label: str, total: float | None = None, unit: str = "", done: float = 0) -> Generator[Bar, None, None]:
         bar = _PlainBar(label, total, unit, done, self)
         yield bar
         self.say(bar.line())
@@ -101,7 +101,7 @@ class _PlainBar(Bar):
 
     def _show(self) -> None:
         now = time.monotonic()
-        if now - self._shown >= self._progress._every:
+        if now - self._shown >= self._progress.every_seconds:
             self._shown = now
             self._progress.say(self.line())
 
@@ -116,7 +116,7 @@ class TerminalProgress(Progress):
         self._live: RichProgress | None = None
 
     @contextlib.contextmanager
-    def bar(self, label: str, total: float | None = None, unit: str = "", done: float = 0) -> Iterator[Bar]:
+    def bar(self, label: str, total: float | None = None, unit: str = "", done: float = 0) -> Generator[Bar, None, None]:
         from rich.progress import BarColumn, Progress, TextColumn
         from rich.table import Column
 
@@ -157,8 +157,8 @@ class _RichBar(Bar):
 
 def progress_for(stream: IO[str] | None = None) -> Progress:
     """Bars when stderr is a terminal, plain lines otherwise."""
-    stream = stream or sys.stderr
-    return TerminalProgress() if stream.isatty() else PlainProgress(stream)
+    chosen: IO[str] = stream if stream is not None else sys.stderr
+    return TerminalProgress() if chosen.isatty() else PlainProgress(chosen)
 
 
 def number(value: float) -> str:

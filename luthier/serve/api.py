@@ -119,9 +119,7 @@ def _add_chat(app: FastAPI, service: Service, settings: SamplingSection, system_
                 code="context_length_exceeded",
             )
         include_usage = asked.stream_options is not None and asked.stream_options.include_usage
-        question = Question(
-            prompt_ids, asked.sampling(settings), tuple(asked.stop or ()), asked.seed, bool(asked.stream), include_usage
-        )
+        question = Question(prompt_ids, asked.sampling(settings), tuple(asked.stop or ()), asked.seed, bool(asked.stream), include_usage)
         return AnswerResponse(service, question)
 
 

@@ -125,9 +125,7 @@ def _make(stage: Stage, job: Job, settings: dict[str, Any], inputs: dict[str, st
     attempts.unlink(missing_ok=True)
     seconds = before + time.monotonic() - started
     files = describe_files(job.directory)
-    return StageRecord(
-        stage.name, job.key, stage.version, settings, inputs, outcome.fingerprint, seconds, outcome.summary, files
-    )
+    return StageRecord(stage.name, job.key, stage.version, settings, inputs, outcome.fingerprint, seconds, outcome.summary, files)
 
 
 def _is_interruption(error: BaseException) -> bool:

@@ -76,9 +76,7 @@ def _run(job: Job) -> Outcome:
         decay_ratio=optim.decay_ratio,
     )
     rows = TokenRows(train, recipe.pack.seq_len, document_mask=settings.document_mask)
-    outcome = run_training(
-        Training(job, "pretrain", settings, optim, model, tokenizer, rows, steps, compute, course, validate, sample)
-    )
+    outcome = run_training(Training(job, "pretrain", settings, optim, model, tokenizer, rows, steps, compute, course, validate, sample))
     tokens_per_byte = train.n_tokens / max(1, train.n_bytes)
     return Outcome(outcome.fingerprint, {"params": parameters, "tokens_per_byte": tokens_per_byte, **outcome.summary})
 

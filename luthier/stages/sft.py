@@ -89,12 +89,8 @@ def _run(job: Job) -> Outcome:
     course = partial(
         lr_scale, steps=steps, schedule=settings.schedule, warmup_steps=settings.warmup_steps, min_lr_ratio=settings.min_lr_ratio
     )
-    optim = recipe.optim.model_copy(
-        update={"lr": settings.lr, "muon_lr": recipe.optim.muon_lr * settings.lr / recipe.optim.lr}
-    )
-    outcome = run_training(
-        Training(job, "sft", settings, optim, model, tokenizer, train, steps, compute, course, validate, sample)
-    )
+    optim = recipe.optim.model_copy(update={"lr": settings.lr, "muon_lr": recipe.optim.muon_lr * settings.lr / recipe.optim.lr})
+    outcome = run_training(Training(job, "sft", settings, optim, model, tokenizer, train, steps, compute, course, validate, sample))
     return Outcome(outcome.fingerprint, {"conversations": report, "sources": conversations.sources, **outcome.summary})
 
 

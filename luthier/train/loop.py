@@ -98,9 +98,7 @@ def fit(trainee: Trainee, loader: Loader, objective: NextToken, course: Course, 
         trainee.tokens_seen += batch.inputs.size
         seconds = time.perf_counter() - started
         stopping = stop.signal is not None
-        moment = Moment(
-            trainee.step, course.steps, loss, grad_norm, scale, batch.inputs.size, trainee.tokens_seen, seconds, stopping
-        )
+        moment = Moment(trainee.step, course.steps, loss, grad_norm, scale, batch.inputs.size, trainee.tokens_seen, seconds, stopping)
         for hook in hooks:
             hook(moment)
         if stopping and not moment.last:

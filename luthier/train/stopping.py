@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from types import FrameType
 
 from luthier.errors import Interrupted, LuthierError, Terminated
@@ -30,7 +30,7 @@ class StopRequest:
 
 
 @contextlib.contextmanager
-def listening() -> Iterator[StopRequest]:
+def listening() -> Generator[StopRequest, None, None]:
     """Turn SIGINT and SIGTERM into a `StopRequest` while the block runs; in other threads than the main one, do nothing."""
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():

@@ -21,7 +21,7 @@ from luthier.data.report import SourceReport
 from luthier.data.streams import blocks, decompressed, lines
 from luthier.errors import DataError
 
-ROWS = [{"title": "A", "text": "first, \"quoted\"\nline"}, {"title": "B", "text": "zweite é 😀"}]
+ROWS = [{"title": "A", "text": 'first, "quoted"\nline'}, {"title": "B", "text": "zweite é 😀"}]
 Read = Callable[..., tuple[list[dict[str, Any]], SourceReport]]
 
 

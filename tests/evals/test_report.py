@@ -13,7 +13,7 @@ import pytest
 
 from luthier.evals.report import MAX_POINTS, ReportData, report_html, write_report
 
-NASTY = "</script><img src=x onerror=alert(1)> & <b>\"quoted\"</b> {{ 7 * 7 }} <!-- \u2028"
+NASTY = '</script><img src=x onerror=alert(1)> & <b>"quoted"</b> {{ 7 * 7 }} <!-- \u2028'
 
 
 def metrics(steps: int) -> list[dict[str, Any]]:

@@ -85,9 +85,7 @@ def test_numbers_that_are_not_finite_are_refused(number: str) -> None:
     assert caught.value.status == 400
 
 
-@pytest.mark.parametrize(
-    "body", [b"", b"[]", b"null", b"{", b"\xff\xfe", b"{'a': 1}", b"[" * 100_000, b'{"a":' * 100_000, b"1" * 10_000]
-)
+@pytest.mark.parametrize("body", [b"", b"[]", b"null", b"{", b"\xff\xfe", b"{'a': 1}", b"[" * 100_000, b'{"a":' * 100_000, b"1" * 10_000])
 def test_bodies_that_are_no_object_are_refused(body: bytes) -> None:
     with pytest.raises(ApiError) as caught:
         parse_request(body)

@@ -28,7 +28,11 @@ def write_corpus(folder: Path, documents: int = 150, seed: int = 1) -> Path:
 
 def write_instructions(path: Path, count: int = 60) -> Path:
     chance = random.Random(2)
-    rows = [{"instruction": f"What does the {noun} do? {i}", "input": "", "output": sentence(chance)} for i in range(count) for noun in NOUNS[:1]]
+    rows = [
+        {"instruction": f"What does the {noun} do? {i}", "input": "", "output": sentence(chance)}
+        for i in range(count)
+        for noun in NOUNS[:1]
+    ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
 

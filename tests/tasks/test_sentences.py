@@ -13,7 +13,7 @@ from luthier.tasks.sentences import has_hole, is_sound, split_sentences, tidy
         ["J. S. Bach was born c. 1685 in St. Peter's parish.", "He wrote No. 5, Op. 6."],
         ["B. F. Skinner Jr. met Dr. Smith, i.e. Bob.", "They talked."],
         ["It grew until World War I.", "The end came in the U.S.", "There it stayed."],
-        ["She said \"No. Never. Not I.\" and left.", "Nobody knows."],
+        ['She said "No. Never. Not I." and left.', "Nobody knows."],
         ["It is long (about 3.5 km. Or more) and wide.", "2 more follow!", "Really?", "Yes."],
         ["One sentence without an end"],
     ],
@@ -22,7 +22,7 @@ def test_sentences_end_where_they_do(sentences: list[str]) -> None:
     assert split_sentences(" ".join(sentences)) == sentences
 
 
-@given(st.text(alphabet="ab A.!?\"()\n", max_size=100))
+@given(st.text(alphabet='ab A.!?"()\n', max_size=100))
 def test_splitting_loses_nothing_but_space(text: str) -> None:
     assert "".join("".join(split_sentences(text)).split()) == "".join(text.split())
 

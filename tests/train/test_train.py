@@ -174,7 +174,9 @@ def test_every_flipped_bit_is_found(tmp_path: Path) -> None:
     assert problems(directory) == []
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "training.safetensors", "state.json", "config.json", "tokenizer.json", "MANIFEST.json"])
+@pytest.mark.parametrize(
+    "name", ["model.safetensors", "training.safetensors", "state.json", "config.json", "tokenizer.json", "MANIFEST.json"]
+)
 def test_a_cut_or_missing_file_falls_back_to_the_older_checkpoint(tmp_path: Path, name: str) -> None:
     saved(tmp_path, 2)
     directory = saved(tmp_path, 4)
@@ -246,7 +248,7 @@ def test_nan_is_caught_before_the_update(where: str) -> None:
     if where == "gradient":
         who.model.layers[0].self_attn.q_proj.weight.register_hook(lambda g: g * float("inf"))
     course = Course(3, lambda _: 1.0, 1.0, 8, "cpu")
-    with pytest.raises(NumericsError, match="step 0.*the update was not made") as caught:
+    with pytest.raises(NumericsError, match=r"step 0.*the update was not made") as caught:
         fit(who, Loader(Rows(), 8, 1), Poisoned(), course, [], StopRequest())
     if where == "weight":
         assert "weight layers.1.mlp.up_proj.weight" in str(caught.value)
