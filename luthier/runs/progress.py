@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
+from collections import deque
 from collections.abc import Generator
 from typing import IO, TYPE_CHECKING, Any
 
@@ -12,18 +13,25 @@ if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
 
 
+RATE_SECONDS = 15.0
+"""A bar's rate is that of so many last seconds."""
+
+
 class Bar:
     """One running count; `advance` and `note` are cheap enough for inner loops."""
 
     def __init__(self, label: str, total: float | None, unit: str, done: float = 0) -> None:
         self.label, self.total, self.unit, self.done = label, total, unit, done
-        self._first = done
-        self._start = time.monotonic()
+        self._marks: deque[tuple[float, float]] = deque([(time.monotonic(), done)])
         self._note = ""
 
     def advance(self, amount: float = 1) -> None:
         """Count `amount` more units."""
         self.done += amount
+        now = time.monotonic()
+        self._marks.append((now, self.done))
+        while len(self._marks) > 2 and now - self._marks[0][0] > RATE_SECONDS:
+            self._marks.popleft()
         self._show()
 
     def note(self, text: str) -> None:
@@ -32,15 +40,16 @@ class Bar:
 
     @property
     def rate(self) -> float:
-        """Units a second since this process began counting."""
-        return (self.done - self._first) / max(time.monotonic() - self._start, 1e-9)
+        """Units a second lately, so that a slow start (compiling, say) is soon forgotten."""
+        (begin, first), (end, last) = self._marks[0], self._marks[-1]
+        return (last - first) / max(end - begin, 1e-9)
 
     @property
     def seconds_left(self) -> float | None:
-        """Estimate from the mean rate; `None` before the first unit."""
-        if self.total is None or self.done <= self._first:
+        """Estimate from the rate; `None` before the first unit."""
+        if self.total is None or self.rate <= 0:
             return None
-        return max(0.0, (self.total - self.done) / max(self.rate, 1e-9))
+        return max(0.0, (self.total - self.done) / self.rate)
 
     def line(self) -> str:
         """The bar as one line of text: share, count, rate, time left, note."""

@@ -11,7 +11,7 @@ from luthier.errors import ConfigError
 from luthier.runs.progress import duration, progress_for
 from luthier.stages.output import print_json, print_rows
 from luthier.stages.pipeline import STAGES, run_recipe
-from luthier.stages.summary import summarise, summary_rows
+from luthier.stages.summary import command, summarise, summary_rows
 
 
 def recipe_from(arguments: Sequence[str]) -> tuple[Recipe, list[str]]:
@@ -57,4 +57,4 @@ def _show_answers(summary: dict[str, object]) -> None:
         for name in ("base", "tuned"):
             if name in entry:
                 print(f"  {name + ':':<7}{' '.join(entry[name]['answer'].split())}")
-    print(f"\nA model this small writes English; its facts are often wrong.\nTo chat: luthier chat {summary['run']}")
+    print(f"\nA model this small writes English; its facts are often wrong.\nTo chat: {command()} chat {summary['run']}")

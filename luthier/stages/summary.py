@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
+import shutil
+import sys
 from typing import Any
 
 from luthier.runs.directory import RunDirectory
 from luthier.runs.files import read_json
 from luthier.runs.progress import duration, number
 from luthier.runs.store import RECORD
+
+
+def command() -> str:
+    """How luthier was called, for commands that a user can copy."""
+    called = sys.argv[0]
+    return "luthier" if shutil.which("luthier") or not called.endswith("luthier") else os.path.relpath(called)
 
 
 def stage_summaries(run: RunDirectory) -> dict[str, dict[str, Any]]:
@@ -75,5 +83,5 @@ def summary_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
         rows.append(("report", str(summary["report"])))
     rows.append(("time", duration(sum(stage["seconds"] for stage in summary["stages"]))))
     if summary["weights_sha256"]:
-        rows.append(("chat", f"luthier chat {Path(summary['run'])}"))
+        rows.append(("chat", f"{command()} chat {summary['run']}"))
     return rows
