@@ -29,6 +29,8 @@ class Bar:
         """Count `amount` more units."""
         self.done += amount
         now = time.monotonic()
+        if len(self._marks) > 1 and now - self._marks[-2][0] < 0.1:
+            self._marks.pop()  # ten marks a second are enough
         self._marks.append((now, self.done))
         while len(self._marks) > 2 and now - self._marks[0][0] > RATE_SECONDS:
             self._marks.popleft()
