@@ -54,10 +54,14 @@ class Bar:
         return max(0.0, (self.total - self.done) / self.rate)
 
     def line(self) -> str:
-        """The bar as one line of text: share, count, rate, time left, note."""
+        """The bar as one line of text."""
+        return f"{self.label}: {self.status()}"
+
+    def status(self) -> str:
+        """Share, count, rate, time left, note."""
         of = f"{self.done / self.total:4.0%} {number(self.done)}/{number(self.total)}" if self.total else number(self.done)
         left = f", {duration(self.seconds_left)} left" if self.seconds_left is not None else ""
-        return f"{self.label}: {of} {self.unit}, {number(self.rate)}/s{left}{'  ' + self._note if self._note else ''}"
+        return f"{of} {self.unit}, {number(self.rate)}/s{left}{'  ' + self._note if self._note else ''}"
 
     def _show(self) -> None:
         return
@@ -132,13 +136,15 @@ class TerminalProgress(Progress):
         from rich.table import Column
 
         columns: list[Any] = [
-            TextColumn("[bold]{task.description}", table_column=Column(min_width=11, no_wrap=True)),
+            TextColumn("[bold]{task.description}", table_column=Column(min_width=20, no_wrap=True)),
             BarColumn(bar_width=24),
             TextColumn("{task.fields[status]}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)),
         ]
         with Progress(*columns, console=self._console, refresh_per_second=8, expand=True) as live:
             task = live.add_task(label, total=total, completed=int(done), status="")
-            yield _RichBar(label, total, unit, done, live, task)
+            bar = _RichBar(label, total, unit, done, live, task)
+            yield bar
+            bar.show_now()
 
     def say(self, text: str) -> None:
         self._console.print(text, markup=False)
@@ -163,7 +169,10 @@ class _RichBar(Bar):
         if now - self._shown < 0.1 and self.done != self.total:
             return
         self._shown = now
-        self._live.update(self._task, completed=self.done, total=self.total, status=self.line().partition(": ")[2])
+        self.show_now()
+
+    def show_now(self) -> None:
+        self._live.update(self._task, completed=self.done, total=self.total, status=self.status())
 
 
 def progress_for(stream: IO[str] | None = None) -> Progress:

@@ -37,7 +37,8 @@ def _run(job: Job) -> Outcome:
     for name, stage in stages.items():
         model, tokenizer = load_model(final_checkpoint(job.inputs[stage]), compute.device)
         model.compute_dtype = compute.dtype
-        with job.progress.bar(f"eval {name}", min(settings.max_tokens or validation.n_tokens, validation.n_tokens), "tokens") as bar:
+        n_predicted = min(settings.max_tokens or validation.n_tokens, validation.n_tokens) - 1  # the first has nothing before it
+        with job.progress.bar(f"eval {name}", n_predicted, "tokens") as bar:
             lengths, masked = tokenizer.byte_lengths, recipe.pretrain.document_mask
             figures = evaluate(model, validation, lengths, compute.device, settings.max_tokens, bar, masked)
             result["bits_per_byte"][name] = figures
