@@ -26,6 +26,11 @@ def _run(job: Job) -> Outcome:
     from luthier.data.documents import build_documents
 
     manifest = build_documents(job.recipe.data, job.recipe.run.seed, job.directory, job.cache, job.progress)
+    for source in manifest["sources"]:
+        counts = {**source.get("dropped", {}), **source.get("repaired", {})}
+        if counts:
+            what = ", ".join(f"{reason.replace('_', ' ')} {count}" for reason, count in counts.items())
+            job.progress.say(f"data: {source['name']}: left out or repaired: {what}")
     return Outcome(manifest["fingerprint"], {"splits": manifest["splits"], "sources": manifest["sources"]})
 
 
