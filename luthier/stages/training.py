@@ -22,7 +22,7 @@ from luthier.runs.progress import Bar
 from luthier.stages.stage import Job, Outcome
 from luthier.tokenizer.tokenizer import Tokenizer
 from luthier.train.checkpoint import Identity, load_newest, save_checkpoint
-from luthier.train.device import Compute, keep_freed_memory, measure_matmul, memory_gib, resolve_compute
+from luthier.train.device import Compute, keep_freed_memory, measure_matmul, memory_gib, require_same_bits, resolve_compute
 from luthier.train.guards import require_master_weights
 from luthier.train.loop import Course, Every, Moment, Trainee, fit
 from luthier.train.objective import NextToken
@@ -56,6 +56,7 @@ def settle_compute(job: Job, settings: TrainingSection, tokens: int, n_layers: i
     if recorded is None:
         write_json(path, compute.as_dict())
     torch.set_num_threads(compute.threads)
+    require_same_bits()
     keep_freed_memory()
     return compute
 

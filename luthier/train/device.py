@@ -77,6 +77,15 @@ def _has_bf16_units(device: str) -> bool:
     return device == "cpu" and ("avx512_bf16" in flags or "amx_bf16" in flags)
 
 
+def require_same_bits() -> None:
+    """Use only operations whose result does not depend on which thread comes first.
+
+    Without it, compiled CPU code adds up the embedding's gradient with atomic additions, in whatever order the threads arrive.
+    """
+    torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
+    torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid that costs time
+
+
 def keep_freed_memory() -> None:
     """Ask glibc to keep freed blocks instead of handing them back to the system after every step; elsewhere do nothing."""
     if not sys.platform.startswith("linux"):

@@ -201,3 +201,14 @@ def test_killed_at_random_moments(tiny: list[str], tmp_path: Path, capsys: pytes
         child.kill()
         child.wait()
     assert run_json(tiny, capsys)["weights_sha256"] == expected["weights_sha256"]
+
+
+@pytest.mark.slow
+def test_compiled_training_gives_the_same_bits_beside_other_work(tiny: list[str], tmp_path: Path) -> None:
+    """Two threads, compiled, two runs at once: gradients must not depend on which thread comes first."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
+    options = ["pretrain.compile=on", "pretrain.precision=bf16", "model.d_model=64", "pretrain.global_batch_tokens=2048"]
+    commands = [[sys.executable, "-m", "luthier", "pretrain", *tiny, *options, f"runs.root={tmp_path / name}", "--json"] for name in "ab"]
+    children = [subprocess.Popen(c, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment) for c in commands]
+    hashes = {json.loads(child.communicate()[0])["weights_sha256"] for child in children}
+    assert len(hashes) == 1
