@@ -18,8 +18,9 @@ class MetricsWriter:
         """Open for appending after the first `offset` bytes; what is behind them is superseded and dropped."""
         with storage_errors(path):
             self._file = open(path, "r+b" if path.exists() else "w+b")  # noqa: SIM115 - lives as long as the writer
-            self._file.truncate(offset)
-            self._file.seek(offset)
+            kept = min(offset, os.fstat(self._file.fileno()).st_size)  # a lost file begins anew
+            self._file.truncate(kept)
+            self._file.seek(kept)
 
     def write(self, values: dict[str, Any]) -> None:
         """Append one line; numbers that are not finite become null."""

@@ -118,7 +118,11 @@ class _Recorder:
         """Throughput and memory of the whole stage, from its metrics."""
         rows = [row for row in read_metrics(self._training.job.directory / "metrics.jsonl") if "train/loss" in row]
         rates = sorted(row["tok_per_s"] for row in rows)
-        measured = {"tok_per_s": rates[len(rates) // 2] if rates else None, "peak_flops": self._peak, "mem_gib": memory_gib("cpu")}
+        measured = {
+            "tok_per_s": rates[len(rates) // 2] if rates else None,
+            "peak_flops": self._peak,
+            "mem_gib": memory_gib(self._training.compute.device),
+        }
         return {**measured, "seconds_training": sum(row["step_ms"] for row in rows) / 1e3, "compute": self._training.compute.as_dict()}
 
     def close(self) -> None:
