@@ -15,7 +15,7 @@ from luthier.evals.bits_per_byte import evaluate
 from luthier.model.decoder import Decoder
 from luthier.runs.progress import Bar
 from luthier.tokenizer.tokenizer import Tokenizer
-from tests.evals.conftest import SENTENCES
+from tests.small import SENTENCES
 
 
 class Shards:

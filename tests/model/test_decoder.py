@@ -3,19 +3,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from luthier.config.schema import ModelConfig
 from luthier.model.attention import blocked_attention, fused_attention
 from luthier.model.cache import KVCache
 from luthier.model.decoder import Decoder, initialise
 from luthier.model.weights import load_weights, save_weights, weights_sha256
-
-
-def config(**changes: object) -> ModelConfig:
-    base = {
-        "d_model": 32, "n_layers": 2, "n_heads": 4, "n_kv_heads": 2, "head_dim": 8, "d_ff": 48, "vocab_size": 97, "max_seq_len": 64,
-        "rope_theta": 10_000.0, "norm_eps": 1e-5, "tie_embeddings": True, "init_std": 0.2,
-    }  # fmt: skip
-    return ModelConfig.model_validate({**base, **changes})
+from tests.small import small_shape as config
 
 
 @pytest.mark.parametrize("tied", [True, False])

@@ -64,7 +64,7 @@ def test_orthogonalised_singular_values_are_near_one(shape: tuple[int, int]) -> 
 @pytest.mark.parametrize("name", ["adamw", "muon"])
 def test_every_parameter_in_exactly_one_group_and_state_round_trips(name: str) -> None:
     from luthier.model.decoder import Decoder, initialise
-    from tests.model.test_decoder import config
+    from tests.small import small_shape as config
 
     def model_with_gradients() -> Decoder:
         model = Decoder(config())

@@ -25,7 +25,7 @@ from luthier.train.guards import clip_gradients, require_finite, require_master_
 from luthier.train.loop import Course, Every, Moment, Trainee, accumulate, fit
 from luthier.train.objective import NextToken, head_loss, mean_loss
 from luthier.train.stopping import StopRequest, listening
-from tests.model.test_decoder import config
+from tests.small import small_shape as config
 
 IDENTITY = Identity("pretrain", "k")
 TOKENIZER = Tokenizer([(97, 98)], "gpt4")
