@@ -83,7 +83,8 @@ def require_same_bits() -> None:
     Without it, compiled CPU code adds up the embedding's gradient with atomic additions, in whatever order the threads arrive.
     """
     torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
-    torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid that costs time
+    # a debugging aid that costs time
+    torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def keep_freed_memory() -> None:
