@@ -88,7 +88,7 @@ def _advance(
     if record is None:
         make_directory(directory)
         with locked(directory, "stage"):
-            record = store.finished(stage.name, key)  # another run may have made it while this one waited for nothing
+            record = store.finished(stage.name, key)  # another run may have made it just now
             if record is None:
                 run.update(stage=stage.name)
                 job = Job(
