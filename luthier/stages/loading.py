@@ -14,7 +14,7 @@ from luthier.generate.engine import Engine
 from luthier.runs.directory import RunDirectory
 from luthier.stages.training import final_checkpoint
 from luthier.tokenizer.tokenizer import Tokenizer
-from luthier.train.checkpoint import load_model, newest
+from luthier.train.checkpoint import load_model
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,6 @@ def load_run(run: RunDirectory, base: bool = False) -> Loaded:
             f"{run.path}: stage {stage} is not finished, its status is {run.record.get('status')}",
             fix="run its recipe again; it goes on where it was",
         )
-    checkpoint = final_checkpoint(directory)
-    model, tokenizer = load_model(checkpoint if checkpoint.is_dir() else newest(directory / "checkpoints"))
+    model, tokenizer = load_model(final_checkpoint(directory))
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return Loaded(run, recipe, Engine(model.to(device), device), tokenizer, tuned)

@@ -143,17 +143,6 @@ def checkpoints(root: Path) -> list[Path]:
     return sorted(p for p in root.glob("step_*") if p.is_dir())
 
 
-def newest(root: Path) -> Path:
-    """Find the newest whole checkpoint.
-
-    Raises: CheckpointError when there is none.
-    """
-    for directory in reversed(checkpoints(root)):
-        if not problems(directory):
-            return directory
-    raise CheckpointError(f"{root}: no whole checkpoint here", fix="run the recipe again; it goes on from what is there")
-
-
 def problems(directory: Path) -> list[str]:
     """Say what is wrong with a checkpoint: manifest, then sizes, then hashes. Files the manifest does not name are ignored."""
     try:

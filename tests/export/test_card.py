@@ -104,7 +104,8 @@ def test_little_is_known() -> None:
 def test_the_code_in_the_card_is_code() -> None:
     for tuned in (False, True):
         card = model_card(recipe(tuned), summaries(tuned=tuned))
-        compile(card.split("```python\n")[1].split("\n```")[0], "card", "exec")
+        code = compile(card.split("```python\n")[1].split("\n```")[0], "card", "exec")
+        assert "generate" in code.co_names
 
 
 def test_same_inputs_same_card() -> None:
