@@ -105,3 +105,23 @@ def test_time_left_counts_this_process_only() -> None:
 def test_numbers_and_durations() -> None:
     assert [number(x) for x in (0, 512, 3400, 34_000, 1_234_567, 2e9)] == ["0", "512", "3400", "34k", "1.2M", "2G"]
     assert [duration(x) for x in (5.2, 185, 7620, 273_600)] == ["5s", "3m05s", "2h07m", "3d04h"]
+
+
+def test_a_manifest_notices_any_flipped_bit(tmp_path: Path) -> None:
+    from luthier.runs.manifest import read_manifest, write_manifest
+
+    path = tmp_path / "MANIFEST.json"
+    value = {"format": 1, "files": {"a": {"bytes": 3, "sha256": "00"}}, "name": "ü", "share": 0.1}
+    write_manifest(path, value)
+    assert read_manifest(path) == value
+    whole = path.read_bytes()
+    for bit in range(8 * len(whole)):
+        broken = bytearray(whole)
+        broken[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(broken)
+        assert read_manifest(path) is None, bit
+    for length in range(len(whole)):
+        path.write_bytes(whole[:length])
+        assert read_manifest(path) is None, length
+    path.unlink()
+    assert read_manifest(path) is None
