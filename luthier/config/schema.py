@@ -29,6 +29,8 @@ class RunSection(Section):
     """Name of the run; its directory is `runs.root/NAME-HASH`. A recipe's file name is the default."""
     seed: int = Field(default=1, ge=0, lt=2**63)
     """Seed of the split, the initial weights, the order of training rows and the samples."""
+    continues: str | None = Field(default=None, pattern=r"^[0-9a-f]{16}@[0-9]+$")
+    """The pretraining, as KEY@STEP, from whose checkpoint this one goes on under changed settings; set by `--resume`."""
 
 
 class RunsSection(Section):
@@ -231,10 +233,30 @@ class TrainingSection(Section):
     """Validation tokens used while training; the final evaluation uses all."""
     sample_every: Positive = 100
     """Steps between live samples."""
-    checkpoint_every: Positive = 100
-    """Steps between checkpoints."""
+    checkpoint_every: Positive | None = None
+    """Steps between checkpoints; default: by time alone."""
+    checkpoint_minutes: float = Field(default=10.0, gt=0)
+    """Longest time between checkpoints, in minutes; one is also saved at every stop and at the end."""
     keep_checkpoints: Positive = 2
     """Verified checkpoints kept, the newest ones."""
+    keep_best: bool = False
+    """Also save a checkpoint whenever the validation loss improves, and keep the best."""
+    on_nonfinite: Literal["stop", "skip", "rollback"] = "skip"
+    """When a loss or gradient is not finite: end, skip the batch, or go back to the last `checkpoint_every` and skip all since."""
+    on_spike: Literal["log", "stop", "skip", "rollback"] = "log"
+    """The same when a loss is far above the last ones; `log` only counts it."""
+    spike_deviations: float = Field(default=8.0, ge=3)
+    """A spike is so many robust standard deviations above the median of the last 64 losses, and a tenth of it."""
+    max_bad_steps: Positive = 5
+    """End after so many bad steps in a row."""
+    replay_every: Positive | None = None
+    """Compute every n-th step's gradients twice and end when they differ in one bit (a faulty chip); default: never."""
+
+    @model_validator(mode="after")
+    def _rollback_needs_fixed_checkpoints(self) -> TrainingSection:
+        if "rollback" in (self.on_nonfinite, self.on_spike) and self.checkpoint_every is None:
+            raise ValueError("`rollback` needs `checkpoint_every`: where it goes back to must not depend on the clock")
+        return self
 
 
 class PretrainSection(TrainingSection):

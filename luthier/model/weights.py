@@ -3,24 +3,53 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import load
 from torch import Tensor
 
 from luthier.errors import CheckpointError
 from luthier.model.decoder import Decoder
 from luthier.runs.files import atomic_file
 
+_TYPE_NAMES = {
+    torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64", torch.int32: "I32",
+    torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
+}  # fmt: skip
 
-def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Write tensors, whole or not at all, in an order that depends on their names only."""
-    ordered = {name: tensors[name].detach().to("cpu").contiguous() for name in sorted(tensors)}
+
+def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> dict[str, Any]:
+    """Write a safetensors file straight from the tensors' memory, whole or not at all; return its size and SHA-256.
+
+    The bytes depend on names and content only. The hash is taken while writing.
+    Source: the format, https://huggingface.co/docs/safetensors
+    """
+    ordered = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))  # large types first: all stay aligned
+    header: dict[str, Any] = {}
+    end = 0
+    for name in ordered:
+        start, end = end, end + tensors[name].numel() * tensors[name].element_size()
+        header[name] = {"dtype": _TYPE_NAMES[tensors[name].dtype], "shape": list(tensors[name].shape), "data_offsets": [start, end]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    digest = hashlib.sha256()
     with atomic_file(path) as file:
-        file.write(save(ordered))
+        for part in chain((len(text).to_bytes(8, "little"), text), (_raw(tensors[name]) for name in ordered)):
+            file.write(part)
+            digest.update(part)
+    return {"bytes": 8 + len(text) + end, "sha256": digest.hexdigest()}
+
+
+def _raw(tensor: Tensor) -> np.ndarray[Any, Any]:
+    """A tensor's bytes, without a copy where it lies in main memory."""
+    return tensor.detach().to("cpu").contiguous().reshape(-1).view(torch.uint8).numpy()
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
@@ -50,7 +79,7 @@ def weights_sha256(tensors: Mapping[str, Tensor]) -> str:
     """Hash name, type, shape and bytes of every tensor, sorted by name; hexadecimal."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
-        tensor = tensors[name].detach().to("cpu").contiguous()
+        tensor = tensors[name]
         digest.update(f"{name}\0{str(tensor.dtype).removeprefix('torch.')}\0{list(tensor.shape)}\0".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+        digest.update(_raw(tensor))
     return digest.hexdigest()

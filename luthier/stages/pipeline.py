@@ -6,21 +6,26 @@ Each stage's output is addressed by the hash of its settings and of its inputs, 
 from __future__ import annotations
 
 import importlib
+import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from luthier.config.schema import Recipe
-from luthier.errors import LuthierError
+from luthier.errors import DataError, Interrupted, LuthierError, Terminated
 from luthier.plan.report import plan
 from luthier.runs.directory import RunDirectory
 from luthier.runs.files import atomic_file, make_directory, read_json, storage_errors, write_json
 from luthier.runs.lock import locked
 from luthier.runs.progress import Progress, duration
-from luthier.runs.store import StageRecord, Store, describe_files, stage_key
+from luthier.runs.registry import find_run
+from luthier.runs.store import StageRecord, Store, damaged_files, describe_files, stage_key
+from luthier.runs.watch import Watch, watching
+from luthier.stages.lineage import continued, require_same_inputs
 from luthier.stages.stage import Job, Stage
+from luthier.train.stopping import STOP_FILE, StopRequest
 
 STAGES = ("data", "tokenizer", "pack", "pretrain", "sft", "eval", "export", "report")
 """In the order in which they run. A stage's file has its name, but `eval` is a builtin's: `evaluate`."""
@@ -50,57 +55,118 @@ def load_stage(name: str) -> Stage:
     return importlib.import_module(f"luthier.stages.{_FILES.get(name, name)}").STAGE
 
 
+@dataclass(frozen=True)
+class _Attempt:
+    """One call of `run_recipe`: what all its stages share."""
+
+    recipe: Recipe
+    run: RunDirectory
+    store: Store
+    progress: Progress
+    stop: StopRequest
+    watch: Watch
+    allowed: Sequence[str]
+    records: dict[str, StageRecord] = field(default_factory=dict)
+    described: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
 def run_recipe(
-    recipe: Recipe, progress: Progress, overrides: Sequence[str] = (), until: str = STAGES[-1]
+    recipe: Recipe,
+    progress: Progress,
+    overrides: Sequence[str] = (),
+    until: str = STAGES[-1],
+    *,
+    seconds: float | None = None,
+    resume: str | None = None,
+    allow: Sequence[str] = (),
+    command: str | None = None,
 ) -> tuple[RunDirectory, list[Progressed]]:
     """Run every stage up to `until` that is not already done.
 
+    `seconds` is a time budget. `resume` names a run whose pretraining is gone on with, `allow` the settings that may differ from it.
     Raises: LuthierError; what was finished before stays finished.
     """
     plan(recipe, None)  # refuses a recipe whose dimensions do not give the expected parameters, before anything is done
-    run = RunDirectory.open(recipe, overrides)
     store = Store(Path(recipe.runs.root))
-    done: list[Progressed] = []
+    parents: dict[str, Any] = {}
+    if resume is not None:
+        parent = find_run(resume, Path(recipe.runs.root))
+        recipe, changes = continued(recipe, parent, store, allow)
+        parents = {"parents": [parent.path.name], "changes": changes}
+    run = RunDirectory.open(recipe, overrides)
+    done = _all_done(recipe, run, store, until)
+    if done is not None:
+        for stage in done:
+            progress.say(f"{stage.name:<10} cached")
+        return run, done
+    done = []
     with locked(run.path):
-        run.update(status="running", until=until)
+        stop = StopRequest(run.path / STOP_FILE, seconds)
+        stop.clear()
+        run.update(status="running", until=until, reason=None, **parents)
         try:
-            records: dict[str, StageRecord] = {}
-            with storage_errors(run.path):
+            with storage_errors(run.path), watching(run, progress) as watch:
+                attempt = _Attempt(recipe, run, store, progress, stop, watch, allow)
                 for name in STAGES[: STAGES.index(until) + 1]:
-                    done.append(_advance(load_stage(name), recipe, run, store, records, progress))
+                    done.append(_advance(load_stage(name), attempt))
         except BaseException as error:
+            if isinstance(error, Interrupted | Terminated) and command is not None:
+                error.fix = f"go on with: {command}"
             run.update(status="interrupted" if _is_interruption(error) else "failed", reason=str(error) or type(error).__name__)
+            stop.clear()
             raise
         run.update(status="complete", reason=None)
     return run, done
 
 
-def _advance(
-    stage: Stage, recipe: Recipe, run: RunDirectory, store: Store, records: dict[str, StageRecord], progress: Progress
-) -> Progressed:
-    """Make one stage's output unless it is there."""
+def _all_done(recipe: Recipe, run: RunDirectory, store: Store, until: str) -> list[Progressed] | None:
+    """What to say of a run that is complete, without writing anything; `None` when there is something to do."""
+    known = run.record
+    if known.get("status") != "complete":
+        return None
+    records: dict[str, StageRecord] = {}
+    done: list[Progressed] = []
+    for name in STAGES[: STAGES.index(until) + 1]:
+        key, _ = _key(load_stage(name), recipe, store, records)
+        record = store.finished(name, key)
+        if record is None or known.get("stages", {}).get(name, {}).get("key") != key:
+            return None
+        records[name] = record
+        done.append(Progressed(name, "complete", 0.0, True, key, store.directory(name, key), record.summary))
+    return done
+
+
+def _key(stage: Stage, recipe: Recipe, store: Store, records: Mapping[str, StageRecord]) -> tuple[str, dict[str, Any]]:
+    """The address of a stage's output, and what it is the hash of."""
     settings = stage.settings(recipe)
     inputs = {name: records[name].fingerprint for name in stage.needs}
-    key = stage_key(stage.name, stage.version, settings, {**inputs, **stage.sources(recipe, store.cache)})
+    sources = stage.sources(recipe, store.cache)
+    described = {"version": stage.version, "settings": settings, "inputs": {**inputs, **sources}}
+    return stage_key(stage.name, stage.version, settings, {**inputs, **sources}), described
+
+
+def _advance(stage: Stage, attempt: _Attempt) -> Progressed:
+    """Make one stage's output unless it is there."""
+    run, store, records = attempt.run, attempt.store, attempt.records
+    key, described = _key(stage, attempt.recipe, store, records)
+    attempt.described[stage.name] = described
     directory = store.directory(stage.name, key)
     record = store.finished(stage.name, key)
     cached = record is not None
     if record is None:
+        if attempt.stop.reason() is not None:
+            raise attempt.stop.error()
+        if stage.name in ("pretrain", "sft"):
+            require_same_inputs(run, stage.name, attempt.described, attempt.allowed)
         make_directory(directory)
         with locked(directory, "stage"):
             record = store.finished(stage.name, key)  # another run may have made it just now
             if record is None:
-                run.update(stage=stage.name)
-                job = Job(
-                    recipe=recipe,
-                    key=key,
-                    directory=directory,
-                    inputs={name: store.directory(name, records[name].key) for name in stage.needs},
-                    summaries={name: records[name].summary for name in stage.needs},
-                    cache=store.cache,
-                    progress=progress,
-                )
-                record = _make(stage, job, settings, inputs)
+                started = {**run.record.get("started", {}), stage.name: {"key": key, "described": described}}
+                run.update(stage=stage.name, stage_directory=os.path.relpath(directory, run.path), started=started)
+                attempt.watch.note(stage.name, None, None)
+                _require_whole_inputs(stage, attempt)
+                record = _make(stage, _job(stage, attempt, key, directory, described), described)
                 store.finish(record)
     records[stage.name] = record
     run.attach(record, directory, "complete")
@@ -108,11 +174,41 @@ def _advance(
         with atomic_file(run.path / "report.html") as copy:
             copy.write((directory / "report.html").read_bytes())
     note = f"cached, took {duration(record.seconds)}" if cached else duration(record.seconds)
-    progress.say(f"{stage.name:<10} {note}")
+    attempt.progress.say(f"{stage.name:<10} {note}")
     return Progressed(stage.name, "complete", 0.0 if cached else record.seconds, cached, key, directory, record.summary)
 
 
-def _make(stage: Stage, job: Job, settings: dict[str, Any], inputs: dict[str, str]) -> StageRecord:
+def _job(stage: Stage, attempt: _Attempt, key: str, directory: Path, described: dict[str, Any]) -> Job:
+    store, records = attempt.store, attempt.records
+    return Job(
+        recipe=attempt.recipe,
+        key=key,
+        directory=directory,
+        inputs={name: store.directory(name, records[name].key) for name in stage.needs},
+        summaries={name: records[name].summary for name in stage.needs},
+        cache=store.cache,
+        progress=attempt.progress,
+        stop=attempt.stop,
+        note=attempt.watch.note,
+        described=described,
+    )
+
+
+def _require_whole_inputs(stage: Stage, attempt: _Attempt) -> None:
+    """Check the files a stage is about to read; shards and checkpoints are checked by what opens them.
+
+    Raises: DataError
+    """
+    for name in stage.needs:
+        record = attempt.records[name]
+        opened_with_checks = (".parquet", ".bin", ".npy", ".safetensors")
+        files = {file: entry for file, entry in record.files.items() if not file.endswith(opened_with_checks)}
+        bad = damaged_files(attempt.store.directory(name, record.key), files)
+        if bad:
+            raise DataError("\n  ".join(bad), fix=f"luthier verify {attempt.run.path} --repair")
+
+
+def _make(stage: Stage, job: Job, described: dict[str, Any]) -> StageRecord:
     """Run a stage and describe what it made; time spent in interrupted attempts counts."""
     attempts = job.directory / "attempts.json"
     before = float((read_json(attempts) or {}).get("seconds", 0.0))
@@ -125,6 +221,7 @@ def _make(stage: Stage, job: Job, settings: dict[str, Any], inputs: dict[str, st
     attempts.unlink(missing_ok=True)
     seconds = before + time.monotonic() - started
     files = describe_files(job.directory)
+    settings, inputs = described["settings"], described["inputs"]
     return StageRecord(stage.name, job.key, stage.version, settings, inputs, outcome.fingerprint, seconds, outcome.summary, files)
 
 

@@ -6,18 +6,26 @@ from functools import partial
 from typing import Any
 
 from luthier.config.load import resolve_model
-from luthier.config.schema import Recipe
+from luthier.config.schema import Recipe, TrainingSection
 from luthier.stages.stage import Job, Outcome, Stage
 
-DOES_NOT_CHANGE_THE_MODEL = {"checkpoint_every", "keep_checkpoints"}
+DOES_NOT_CHANGE_THE_MODEL = {"checkpoint_every", "checkpoint_minutes", "keep_checkpoints", "keep_best", "replay_every"}
 SAMPLE_TOKENS = 40
 
 
+def training_settings(section: TrainingSection) -> dict[str, Any]:
+    """What of a training section decides the model; where a rollback goes back to does."""
+    rollback = "rollback" in (section.on_nonfinite, section.on_spike)
+    return section.model_dump(mode="json", exclude=DOES_NOT_CHANGE_THE_MODEL - ({"checkpoint_every"} if rollback else set()))
+
+
 def _settings(recipe: Recipe) -> dict[str, Any]:
+    continues = {"continues": recipe.run.continues} if recipe.run.continues else {}
     return {
+        **continues,
         "model": recipe.model.model_dump(mode="json"),
         "optim": recipe.optim.model_dump(mode="json"),
-        "pretrain": recipe.pretrain.model_dump(mode="json", exclude=DOES_NOT_CHANGE_THE_MODEL),
+        "pretrain": training_settings(recipe.pretrain),
         "seq_len": recipe.pack.seq_len,
         "seed": recipe.run.seed,
     }
@@ -32,7 +40,9 @@ def _run(job: Job) -> Outcome:
     from luthier.pack.shards import TokenShards
     from luthier.plan.horizon import steps_for
     from luthier.plan.parameters import count
-    from luthier.stages.training import Training, run_training, settle_compute
+    from luthier.stages.lineage import seed_from_parent
+    from luthier.stages.recorder import Training
+    from luthier.stages.training import run_training, settle_compute
     from luthier.tokenizer.tokenizer import Tokenizer
 
     recipe, settings = job.recipe, job.recipe.pretrain
@@ -66,7 +76,7 @@ def _run(job: Job) -> Outcome:
             drawn.append((prompt, tokenizer.decode(completion.ids)))
         return drawn
 
-    optim = recipe.optim
+    optim, parent_key = recipe.optim, seed_from_parent(job)
     course = partial(
         lr_scale,
         steps=steps,
@@ -76,7 +86,9 @@ def _run(job: Job) -> Outcome:
         decay_ratio=optim.decay_ratio,
     )
     rows = TokenRows(train, recipe.pack.seq_len, document_mask=settings.document_mask)
-    outcome = run_training(Training(job, "pretrain", settings, optim, model, tokenizer, rows, steps, compute, course, validate, sample))
+    outcome = run_training(
+        Training(job, "pretrain", settings, optim, model, tokenizer, rows, steps, compute, course, validate, sample, parent_key)
+    )
     tokens_per_byte = train.n_tokens / max(1, train.n_bytes)
     return Outcome(outcome.fingerprint, {"params": parameters, "tokens_per_byte": tokens_per_byte, **outcome.summary})
 

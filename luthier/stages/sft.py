@@ -11,14 +11,14 @@ from typing import Any
 
 from luthier.config.schema import Recipe
 from luthier.runs.files import write_json
-from luthier.stages.pretrain import DOES_NOT_CHANGE_THE_MODEL
+from luthier.stages.pretrain import training_settings
 from luthier.stages.stage import Job, Outcome, Stage
 from luthier.tasks.conversation import Conversation, Message
 
 
 def _settings(recipe: Recipe) -> dict[str, Any]:
     return {
-        "sft": recipe.sft.model_dump(mode="json", exclude=DOES_NOT_CHANGE_THE_MODEL),
+        "sft": training_settings(recipe.sft),
         "optim": recipe.optim.model_dump(mode="json"),
         "seq_len": recipe.pack.seq_len,
         "seed": recipe.run.seed,
@@ -41,7 +41,8 @@ def _run(job: Job) -> Outcome:
     from luthier.optim.schedule import lr_scale
     from luthier.pack.conversations import ConversationRows, pack_conversations
     from luthier.plan.horizon import rows_per_step
-    from luthier.stages.training import Training, final_checkpoint, run_training, settle_compute
+    from luthier.stages.recorder import Training
+    from luthier.stages.training import final_checkpoint, run_training, settle_compute
     from luthier.tasks.build import build_conversations
     from luthier.tokenizer.chat import render_prompt
     from luthier.tokenizer.tokenizer import Tokenizer

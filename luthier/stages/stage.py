@@ -9,6 +9,11 @@ from typing import Any
 
 from luthier.config.schema import Recipe
 from luthier.runs.progress import Progress
+from luthier.train.stopping import StopRequest
+
+
+def _unnoticed(stage: str, step: int | None, steps: int | None) -> None:
+    return
 
 
 @dataclass(frozen=True)
@@ -25,6 +30,12 @@ class Job:
     """What those stages said of themselves."""
     cache: Path
     progress: Progress
+    stop: StopRequest = field(default_factory=StopRequest)
+    """Asked between two steps whether to stop."""
+    note: Callable[[str, int | None, int | None], None] = _unnoticed
+    """Told the stage's name, the step and the number of steps, for the heartbeat."""
+    described: Mapping[str, Any] = field(default_factory=dict)
+    """What the key is the hash of: settings, and fingerprints of inputs."""
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,9 @@ import shutil
 import statistics
 import sys
 import time
+from collections.abc import Callable, Generator
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -17,6 +18,7 @@ from luthier.config.schema import TrainingSection
 from luthier.errors import HardwareError
 from luthier.plan.hardware import machine
 
+T = TypeVar("T")
 LONG_ENOUGH_TO_COMPILE = 2_500_000
 """Tokens times layers of a run below which compiling costs more than it saves."""
 
@@ -85,6 +87,51 @@ def require_same_bits() -> None:
     torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
     # a debugging aid that costs time
     torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def within_memory(attempt: Callable[[int], T], size: int, device: str, warn: Callable[[str], None]) -> tuple[T, int]:
+    """Call `attempt` with a number of rows, halved whenever memory runs out; return its result and the number that fitted.
+
+    Raises: HardwareError when a single row does not fit
+    """
+    while True:
+        try:
+            return attempt(size), size
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            if size == 1:
+                raise HardwareError(
+                    f"not even one row fits into the memory of {device}", fix="set pack.seq_len or the model's dimensions lower"
+                ) from None
+        size = max(1, size // 2)
+        warn(f"out of memory on {device}: going on with {size} rows at a time")
+        if device == "cuda":
+            torch.cuda.empty_cache()
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that an allocation failed, on whatever device."""
+    said = str(error).lower()
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "out of memory" in said or "can't allocate memory" in said
+
+
+@contextlib.contextmanager
+def device_errors(device: str) -> Generator[None, None, None]:
+    """Turn what a driver says when its device went away into one sentence.
+
+    Raises: HardwareError
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not any(words in str(error) for words in ("CUDA error", "cuDNN error", "HIP error", "MPS backend")):
+            raise
+        first = str(error).splitlines()[0]
+        raise HardwareError(
+            f"{device} failed: {first}; after sleep, a driver's update or its reset a process cannot go on using it",
+            fix="run the same command again, it goes on from the last checkpoint; if it happens again, restart the machine",
+        ) from error
 
 
 def keep_freed_memory() -> None:

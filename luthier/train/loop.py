@@ -1,4 +1,4 @@
-"""The one loop. In: a trainee, a loader, an objective, hooks. Out: a trained model. Next: checkpoint, then the stages.
+"""The one loop. In: a trainee, a loader, an objective, a course, hooks. Out: a trained model. Next: checkpoint, then the stages.
 
 Pretraining and SFT (and later DPO and GRPO) differ in their batches and their objective, never here.
 """
@@ -6,17 +6,21 @@ Pretraining and SFT (and later DPO and GRPO) differ in their batches and their o
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from luthier.errors import NumericsError
 from luthier.model.decoder import Decoder
 from luthier.optim.optimizers import Optimizer
 from luthier.pack.loader import Batch, Loader
-from luthier.train.guards import clip_gradients, require_finite
+from luthier.train.device import within_memory
+from luthier.train.guards import Health, Trouble, clip_gradients, first_nonfinite, require_same_gradients
 from luthier.train.objective import NextToken, micro_batches
+from luthier.train.parallel import ALONE, World
 from luthier.train.stopping import StopRequest
 
 
@@ -26,8 +30,14 @@ class Trainee:
 
     model: Decoder
     optimizer: Optimizer
+    micro_batch_size: int
+    """Rows in one forward pass; halved for good when memory runs out."""
     step: int = 0
+    """Updates made."""
+    cursor: int = 0
+    """The loader's next batch; ahead of `step` by the batches that were left out."""
     tokens_seen: int = 0
+    health: Health = field(default_factory=Health)
     forward: Callable[..., Tensor] = field(init=False)
     """The model, or its compiled form."""
 
@@ -68,14 +78,47 @@ class Every:
 
 
 @dataclass(frozen=True)
+class Incident:
+    """A step whose loss or gradients are not as they should be; its update is not made yet. `where` names the place when asked."""
+
+    kind: Trouble
+    step: int
+    cursor: int
+    loss: float
+    grad_norm: float
+    where: Callable[[], str]
+
+
+def refuse(incident: Incident) -> bool:
+    """The default answer to an incident: end.
+
+    Raises: NumericsError
+    """
+    raise NumericsError(
+        f"step {incident.step + 1}: loss {incident.loss}, gradient norm {incident.grad_norm}; first seen in the {incident.where()}; "
+        "the update was not made",
+        fix="lower optim.lr or lengthen optim.warmup_steps; the last checkpoint is intact",
+    )
+
+
+def ignore(text: str) -> None:
+    """Say nothing."""
+
+
+@dataclass(frozen=True)
 class Course:
-    """How far, how fast, in what portions."""
+    """How far, how fast, where, and what to do when something goes wrong."""
 
     steps: int
     lr_scale: Callable[[int], float]
     grad_clip: float
-    micro_batch_size: int
     device: str
+    world: World = ALONE
+    spike_deviations: float = 8.0
+    replay_every: int | None = None
+    on_incident: Callable[[Incident], bool] = refuse
+    """Says whether to make the update all the same; otherwise it has put the trainee to where it should go on."""
+    warn: Callable[[str], None] = ignore
 
 
 def fit(trainee: Trainee, loader: Loader, objective: NextToken, course: Course, hooks: Sequence[Every], stop: StopRequest) -> None:
@@ -84,20 +127,26 @@ def fit(trainee: Trainee, loader: Loader, objective: NextToken, course: Course, 
     Raises: NumericsError before an update with a loss or gradient that is not finite; Interrupted or Terminated on request.
     """
     model = trainee.model
-    for step in range(trainee.step, course.steps):
+    while trainee.step < course.steps:
         started = time.perf_counter()
         model.train()
-        batch = loader.batch(step)
-        loss = accumulate(trainee, objective, batch, course)
+        batch = loader.batch(trainee.cursor)
+        loss, stopping = step_gradients(trainee, objective, batch, course, stop)
         grad_norm = clip_gradients(model, course.grad_clip)
-        require_finite(model, step, loss, grad_norm)
-        scale = course.lr_scale(step)
+        trouble = trainee.health.judge(loss, grad_norm, course.spike_deviations)
+        if trouble is not None:
+            where = _finder(trainee, objective, batch, course)
+            if not course.on_incident(Incident(trouble, trainee.step, trainee.cursor, loss, grad_norm, where)):
+                model.zero_grad(set_to_none=True)
+                continue
+        scale = course.lr_scale(trainee.step)
         trainee.optimizer.step(scale)
         model.zero_grad(set_to_none=True)
-        trainee.step = step + 1
+        trainee.step, trainee.cursor = trainee.step + 1, trainee.cursor + 1
         trainee.tokens_seen += batch.inputs.size
+        trainee.health.note_good(trainee.step, loss)
         seconds = time.perf_counter() - started
-        stopping = stop.signal is not None
+        stopping = stopping or (course.world.size == 1 and stop.reason() is not None)
         moment = Moment(trainee.step, course.steps, loss, grad_norm, scale, batch.inputs.size, trainee.tokens_seen, seconds, stopping)
         for hook in hooks:
             hook(moment)
@@ -105,15 +154,54 @@ def fit(trainee: Trainee, loader: Loader, objective: NextToken, course: Course, 
             raise stop.error()
 
 
-def accumulate(trainee: Trainee, objective: NextToken, batch: Batch, course: Course) -> float:
-    """Add up the gradients of a batch, micro-batch by micro-batch; return its mean loss.
+def step_gradients(trainee: Trainee, objective: NextToken, batch: Batch, course: Course, stop: StopRequest) -> tuple[float, bool]:
+    """Leave the gradients of a whole batch, over all ranks, in the model; return its mean loss and whether any rank is to stop.
 
     Units: nats per token
     """
-    n_targets = batch.n_loss_tokens
-    total = torch.zeros((), device=course.device)
-    for rows in micro_batches(batch, course.micro_batch_size, course.device):
-        loss = objective(trainee.forward, trainee.model.head_weight, rows, n_targets)
+    world = course.world
+    mine = share_of(batch, world)
+
+    def attempt(rows: int) -> float:
+        return accumulate(trainee, objective, mine, batch.n_loss_tokens, rows, course.device)
+
+    loss, trainee.micro_batch_size = within_memory(attempt, trainee.micro_batch_size, course.device, course.warn)
+    if course.replay_every and (trainee.step + 1) % course.replay_every == 0:
+        before = [p.grad for p in trainee.model.parameters()]
+        again, _ = within_memory(attempt, trainee.micro_batch_size, course.device, course.warn)
+        require_same_gradients(trainee.model, before, trainee.step, (loss, again))
+    loss, asked = world.add_up(trainee.model, [loss, float(stop.reason() is not None)])
+    return loss, asked > 0
+
+
+def accumulate(trainee: Trainee, objective: NextToken, batch: Batch, n_targets: int, rows: int, device: str) -> float:
+    """Compute the gradients of a batch, micro-batch by micro-batch; return its share of the mean loss over `n_targets`.
+
+    Units: nats per token
+    """
+    trainee.model.zero_grad(set_to_none=True)
+    total = torch.zeros((), device=device)
+    for part in micro_batches(batch, rows, device):
+        loss = objective(trainee.forward, trainee.model.head_weight, part, n_targets)
         loss.backward()
         total += loss.detach()
     return total.item()
+
+
+def share_of(batch: Batch, world: World) -> Batch:
+    """The rows of a batch that this rank computes."""
+    if world.size == 1:
+        return batch
+    rows = world.rows(np.arange(len(batch.inputs)))
+    return Batch(batch.inputs[rows], batch.targets[rows], None if batch.doc_ids is None else batch.doc_ids[rows])
+
+
+def _finder(trainee: Trainee, objective: NextToken, batch: Batch, course: Course) -> Callable[[], str]:
+    """Make the search for where values stopped being finite, should anybody ask."""
+
+    def losses() -> Iterator[Tensor]:
+        mine = share_of(batch, course.world)
+        for part in micro_batches(mine, trainee.micro_batch_size, course.device):
+            yield objective(trainee.model, trainee.model.head_weight, part, batch.n_loss_tokens)
+
+    return lambda: first_nonfinite(trainee.model, losses())

@@ -1,0 +1,179 @@
+"""What a training stage writes while it trains, and keeps consistent with its checkpoints. In: moments. Out: metrics, samples, saves."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from luthier.config.schema import OptimSection, TrainingSection
+from luthier.errors import StorageError
+from luthier.model.decoder import Decoder
+from luthier.pack.loader import RowSource
+from luthier.plan.compute import training_flops_per_token
+from luthier.plan.memory import checkpoint_bytes
+from luthier.runs.files import make_directory
+from luthier.runs.metrics import MetricsWriter, read_metrics
+from luthier.runs.progress import Bar
+from luthier.stages.stage import Job
+from luthier.tokenizer.tokenizer import Tokenizer
+from luthier.train.checkpoint import Identity, checkpoints
+from luthier.train.device import Compute, measure_matmul, memory_gib
+from luthier.train.loop import Every, Moment, Trainee
+from luthier.train.saving import Retention, Saver
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training stage, ready to go."""
+
+    job: Job
+    name: str
+    settings: TrainingSection
+    optim: OptimSection
+    model: Decoder
+    tokenizer: Tokenizer
+    rows: RowSource
+    steps: int
+    compute: Compute
+    lr_scale: Callable[[int], float]
+    validate: Callable[[], dict[str, float]]
+    sample: Callable[[], list[tuple[str, str]]]
+    """Prompts and what the model says to them now."""
+    parent_key: str | None = None
+    """Key of the training that this one goes on from under changed settings."""
+
+
+class Recorder:
+    """Writes what happens; the hooks of one training, on the rank that leads."""
+
+    def __init__(self, training: Training, trainee: Trainee, bar: Bar, state: dict[str, Any] | None, identity: Identity) -> None:
+        self._training, self._trainee, self._bar = training, trainee, bar
+        job, settings = training.job, training.settings
+        offsets = (state or {}).get("offsets", {"metrics": 0, "samples": 0})
+        self._best: dict[str, Any] | None = (state or {}).get("best")
+        self._new_best = False
+        self._metrics = MetricsWriter(job.directory / "metrics.jsonl", offsets["metrics"])
+        self._samples = MetricsWriter(job.directory / "samples.jsonl", offsets["samples"])
+        every = settings.checkpoint_every if "rollback" in (settings.on_nonfinite, settings.on_spike) else None
+        retention = Retention(settings.keep_checkpoints, every)
+        root = job.directory / "checkpoints"
+        self.saver = Saver(root, training.tokenizer, identity, retention, job.progress.warn, settings.checkpoint_minutes)
+        self._started = time.monotonic()
+        self._peak = measure_matmul(training.compute.device, training.compute.dtype)
+        self._flops_per_token = training_flops_per_token(training.model.config, training.rows.seq_len)
+
+    def hooks(self) -> list[Every]:
+        """The order matters: a checkpoint covers all that was written before it, so it comes last."""
+        settings = self._training.settings
+        return [
+            Every(1, self._log),
+            Every(settings.eval_every, self._validate),
+            Every(settings.sample_every, self._sample),
+            Every(1, self._save_when_due),
+        ]
+
+    def event(self, **values: Any) -> None:
+        """Write a line that is no step's."""
+        self._metrics.write(values)
+
+    def rewind(self, state: dict[str, Any]) -> None:
+        """Cut the logs back to a checkpoint."""
+        self.close()
+        directory, offsets = self._training.job.directory, state["offsets"]
+        self._metrics = MetricsWriter(directory / "metrics.jsonl", offsets["metrics"])
+        self._samples = MetricsWriter(directory / "samples.jsonl", offsets["samples"])
+        self._best = state.get("best")
+        self._bar.done = state["tokens_seen"]
+
+    def close(self) -> None:
+        self._metrics.close()
+        self._samples.close()
+
+    def measured(self) -> dict[str, Any]:
+        """Throughput, memory, health and the cost of saving, from the metrics and this attempt's clocks."""
+        rows = [row for row in read_metrics(self._training.job.directory / "metrics.jsonl") if "train/loss" in row]
+        rates = sorted(row["tok_per_s"] for row in rows)
+        health, cost = self._trainee.health, self.saver.cost
+        return {
+            "tok_per_s": rates[len(rates) // 2] if rates else None,
+            "peak_flops": self._peak,
+            "mem_gib": memory_gib(self._training.compute.device),
+            "seconds_training": sum(row["step_ms"] for row in rows) / 1e3,
+            "compute": self._training.compute.as_dict(),
+            "health": {"skipped": health.skipped, "spikes": health.spikes, "rollbacks": health.rollbacks},
+            "checkpoints": {
+                "saved": cost.saves,
+                "failed": cost.failures,
+                "stopped_seconds": cost.stopped_seconds,
+                "writing_seconds": cost.writing_seconds,
+                "attempt_seconds": time.monotonic() - self._started,
+            },
+        }
+
+    def _log(self, moment: Moment) -> None:
+        rate = moment.tokens / moment.seconds
+        mfu = rate * self._flops_per_token / self._peak
+        lr = moment.lr_scale * self._training.optim.lr
+        self._bar.note(f"loss {moment.loss:.3f}  lr {lr:.1e}  {mfu:.0%} of peak")
+        self._bar.advance(moment.tokens)
+        self._training.job.note(self._training.name, moment.step, moment.steps)
+        if moment.step % self._training.settings.log_every == 0 or moment.last:
+            row = {"step": moment.step, "train/loss": moment.loss, "lr": lr, "grad_norm": moment.grad_norm}
+            speed = {"tok_per_s": rate, "step_ms": moment.seconds * 1e3, "mfu": mfu, "mem_gib": memory_gib(self._training.compute.device)}
+            self._metrics.write({**row, "tokens_seen": moment.tokens_seen, **speed})
+
+    def _validate(self, moment: Moment) -> None:
+        self._training.model.eval()
+        values = self._training.validate()
+        self._metrics.write({"step": moment.step, "tokens_seen": moment.tokens_seen, **values})
+        shown = "  ".join(f"{name} {value:.3f}" for name, value in values.items())
+        self._training.job.progress.say(f"{self._training.name}: step {moment.step}/{moment.steps}  train/loss {moment.loss:.3f}  {shown}")
+        if self._training.settings.keep_best and (self._best is None or values["val/loss"] < self._best["val/loss"]):
+            self._best, self._new_best = {"step": moment.step, "val/loss": values["val/loss"]}, True
+
+    def _sample(self, moment: Moment) -> None:
+        self._training.model.eval()
+        for prompt, text in self._training.sample():
+            self._samples.write({"step": moment.step, "prompt": prompt, "text": text})
+            self._training.job.progress.sample(f"step {moment.step}", f"{prompt}{text}" if self._training.name == "pretrain" else text)
+
+    def _save_when_due(self, moment: Moment) -> None:
+        every = self._training.settings.checkpoint_every
+        by_step = every is not None and moment.step % every == 0
+        if not (by_step or moment.last or moment.stopping or self._new_best or self.saver.due()):
+            return
+        metrics, samples = self._metrics, self._samples
+        extra = {"offsets": {"metrics": metrics.offset(), "samples": samples.offset()}, "best": self._best}
+
+        def sync() -> None:
+            metrics.sync()
+            samples.sync()
+
+        self.saver.save(self._trainee, extra, sync)
+        self._new_best = False
+        if moment.last or moment.stopping:
+            self.saver.finish()
+
+
+def require_disk(training: Training) -> None:
+    """Refuse to begin what the disk cannot hold: the checkpoints that are kept and the one being written.
+
+    Raises: StorageError with both sizes
+    """
+    settings, root = training.settings, make_directory(training.job.directory / "checkpoints")
+    one = checkpoint_bytes(training.model.config, training.optim)
+    wanted = one * (settings.keep_checkpoints + 1 + settings.keep_best + ("rollback" in (settings.on_nonfinite, settings.on_spike)))
+    there = sum(file.stat().st_size for directory in checkpoints(root) for file in directory.iterdir())
+    free = shutil.disk_usage(root).free
+    if wanted - there > free:
+        raise StorageError(
+            f"{root}: {training.name} needs {_size(wanted - there)} for its checkpoints, the disk has {_size(free)} free",
+            fix="free some space, choose another runs.root, or keep fewer with keep_checkpoints=1",
+        )
+
+
+def _size(size: float) -> str:
+    return f"{size / 2**30:.2f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"
