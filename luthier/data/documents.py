@@ -11,22 +11,24 @@ import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from luthier.config.schema import DataSection, SourceConfig
 from luthier.data.clean import clean_text, cut_text, document_id, duplicate_key
 from luthier.data.parquet import RowFile, read_rows
 from luthier.data.pypi import cached_distribution
 from luthier.data.report import SourceReport
-from luthier.data.shards import MANIFEST, SPLITS, Document, ShardWriter, shards_are_whole
+from luthier.data.shards import MANIFEST, SPLITS, Document, ShardWriter, describe_shard, shards_are_whole
 from luthier.data.sources import read_source, source_fingerprint, source_size
 from luthier.data.split import Split
 from luthier.data.template import template, template_fields
 from luthier.errors import DataError
-from luthier.runs.files import fingerprint, make_directory, read_json, storage_errors, write_json
+from luthier.runs.checksums import damage
+from luthier.runs.files import fingerprint, make_directory, storage_errors
+from luthier.runs.manifest import read_manifest, write_manifest
 from luthier.runs.progress import Bar, Progress
 
-_FORMAT = 1
+_FORMAT = 2
 _FEW_DOCUMENTS = 20
 _WANTED_PARTS = 100
 _MIN_PART_CHARS = 1000
@@ -63,7 +65,7 @@ def build_documents(config: DataSection, seed: int, directory: Path, cache: Path
     prints = [source_fingerprint(source, cache) for source in config.sources]
     keys = [_source_key(source, content, config) for source, content in zip(config.sources, prints, strict=True)]
     inputs = fingerprint([_FORMAT, keys, seed, config.dedup, config.validation_share, config.shard_bytes])
-    done = _read_object(directory / MANIFEST)
+    done = read_manifest(directory / MANIFEST) or {}
     if done.get("inputs") == inputs and shards_are_whole(directory, done):
         return done
     (directory / MANIFEST).unlink(missing_ok=True)
@@ -71,7 +73,7 @@ def build_documents(config: DataSection, seed: int, directory: Path, cache: Path
     for index, (source, key) in enumerate(zip(config.sources, keys, strict=True)):
         parts.append(_source_part(source, config, directory / "parts" / f"{index:03d}", key, cache, progress))
     manifest = {"inputs": inputs, **_combine(parts, config, seed, directory, progress)}
-    write_json(directory / MANIFEST, manifest)
+    write_manifest(directory / MANIFEST, manifest)
     with storage_errors(directory):
         shutil.rmtree(directory / "parts", ignore_errors=True)
     return manifest
@@ -83,16 +85,11 @@ def _source_key(source: SourceConfig, content: str, config: DataSection) -> str:
     return fingerprint([_FORMAT, settings, source.label, content, config.min_chars, config.max_chars])
 
 
-def _read_object(path: Path) -> dict[str, Any]:
-    value = read_json(path)
-    return cast(dict[str, Any], value) if isinstance(value, dict) else {}
-
-
 def _source_part(source: SourceConfig, config: DataSection, stem: Path, key: str, cache: Path, progress: Progress) -> _Part:
     """Write one source's cleaned documents, or take up what an earlier attempt finished."""
     path, counts_path = stem.with_suffix(".parquet"), stem.with_suffix(".json")
-    known = _read_object(counts_path)
-    if known.get("key") == key and path.is_file():
+    known = read_manifest(counts_path) or {}
+    if known.get("key") == key and damage(path, known["rows"]["size"], known["rows"]) is None:
         return _Part(source, path, known)
     make_directory(stem.parent)
     for leftover in (counts_path, *stem.parent.glob(f"{stem.name}.*.tmp-*")):
@@ -111,9 +108,9 @@ def _source_part(source: SourceConfig, config: DataSection, stem: Path, key: str
                     rows.write((document_id(part), duplicate_key(part), len(part), part), len(part))
             _follow(bar, report)
         _follow(bar, report)
-    counts = {"key": key, **report.counts(), "documents": rows.rows}
+    counts = {"key": key, **report.counts(), "documents": rows.rows, "rows": describe_shard(path)}
     _refuse_empty(source, counts, report)
-    write_json(counts_path, counts)
+    write_manifest(counts_path, counts)
     return _Part(source, path, counts)
 
 

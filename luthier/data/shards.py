@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from luthier.data.parquet import RowFile, read_rows
 from luthier.errors import DataError
-from luthier.runs.files import read_json, sha256_file
+from luthier.runs.checksums import checksums, damage
+from luthier.runs.manifest import read_manifest
 
 SPLITS = ("train", "validation")
 MANIFEST = "manifest.json"
@@ -59,7 +60,7 @@ class ShardWriter:
         if (file := self._open) is not None:
             self._open = None
             file.__exit__(None, None, None)
-            self.shards.append({"file": file.path.name, "sha256": sha256_file(file.path), "bytes": file.size, "documents": file.rows})
+            self.shards.append({**describe_shard(file.path), "bytes": file.size, "documents": file.rows})
 
     def manifest(self) -> dict[str, Any]:
         """What the manifest says of this split, once closed."""
@@ -70,24 +71,44 @@ class ShardWriter:
         }
 
 
-def read_manifest(directory: Path) -> dict[str, Any]:
+def describe_shard(path: Path) -> dict[str, Any]:
+    """A shard's name, size and sums."""
+    found = checksums(path)
+    return {"file": path.name, "size": found.size, **found.sums()}
+
+
+def documents_manifest(directory: Path) -> dict[str, Any]:
     """Read the manifest of a directory of document shards.
 
-    Raises: DataError when there is none.
+    Raises: DataError when there is none, or when it is not what was written.
     """
-    manifest = read_json(directory / MANIFEST)
-    if not isinstance(manifest, dict) or "splits" not in manifest:
-        raise DataError(f"{directory}: no document shards here, {MANIFEST} is missing or broken", fix="run the data stage again")
-    return cast(dict[str, Any], manifest)
+    path = directory / MANIFEST
+    manifest = read_manifest(path)
+    if manifest is None or "splits" not in manifest:
+        what = "the manifest is not what was written" if path.is_file() else "no document shards here, there is no manifest"
+        raise DataError(f"{path}: {what}", fix="run the data stage again")
+    return manifest
+
+
+def verified_shard(directory: Path, shard: Mapping[str, Any]) -> Path:
+    """The path of a shard whose content is what was written.
+
+    Raises: DataError that names the shard, and where in it the damage begins.
+    """
+    path = directory / shard["file"]
+    sentence = damage(path, shard["size"], shard)
+    if sentence is not None:
+        raise DataError(sentence, fix="rebuild what is broken, and only that, with `luthier verify RUN --repair`")
+    return path
 
 
 def read_texts(directory: Path, split: str) -> Iterator[str]:
     """Read a split's texts in order.
 
-    Raises: DataError when a shard is missing or damaged.
+    Raises: DataError when a shard is missing or not what was written.
     """
     for shard in _split(directory, split)["shards"]:
-        for row in read_rows(directory / shard["file"], ["text"]):
+        for row in read_rows(verified_shard(directory, shard), ["text"]):
             yield row["text"]
 
 
@@ -102,13 +123,13 @@ def text_bytes(directory: Path, split: str) -> int:
 
 
 def shards_are_whole(directory: Path, manifest: dict[str, Any]) -> bool:
-    """Check every shard a manifest names against its hash."""
+    """Check every shard a manifest names against its sums."""
     shards = [shard for split in SPLITS for shard in manifest["splits"][split]["shards"]]
-    return all((path := directory / shard["file"]).is_file() and sha256_file(path) == shard["sha256"] for shard in shards)
+    return all(damage(directory / shard["file"], shard["size"], shard) is None for shard in shards)
 
 
 def _split(directory: Path, split: str) -> dict[str, Any]:
-    splits = read_manifest(directory)["splits"]
+    splits = documents_manifest(directory)["splits"]
     if split not in splits:
         raise DataError(f"{directory}: there is no split {split!r}", fix=f"splits are {', '.join(splits)}")
     return splits[split]

@@ -9,22 +9,24 @@ from __future__ import annotations
 import heapq
 from bisect import bisect_left, insort
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from luthier.errors import DataError
-from luthier.pack.checksums import FileRecord, read_manifest, verify_files, write_array
+from luthier.pack.checksums import FileRecord, manifest_of_version, verify_files, write_array
 from luthier.pack.loader import IGNORE_INDEX, Row
 from luthier.pack.shards import dtype_for, stored_dtype
-from luthier.runs.files import fingerprint, make_directory, write_json
+from luthier.runs.files import fingerprint, make_directory
+from luthier.runs.manifest import write_manifest
 from luthier.runs.progress import Progress
 from luthier.tasks.conversation import Conversation, Message
 from luthier.tokenizer.chat import render
 from luthier.tokenizer.tokenizer import Tokenizer
 
-VERSION = 1
+VERSION = 2
 _WORTH_A_WARNING = 0.01
 
 
@@ -162,30 +164,30 @@ def _write(
         "report": report,
     }
     manifest["fingerprint"] = fingerprint(manifest)
-    write_json(directory / f"{split}-conversations.json", manifest)
+    write_manifest(directory / f"{split}-conversations.json", manifest)
 
 
 class ConversationRows:
     """Rows of packed conversations, mapped into memory and verified when opened."""
 
-    def __init__(self, tokens: np.ndarray, mask: np.ndarray, documents: np.ndarray, report: dict[str, Any]) -> None:
+    def __init__(self, tokens: np.ndarray, mask: np.ndarray, documents: np.ndarray, report: dict[str, Any], name: str = "") -> None:
         """Use `open`. Shapes: each (rows, T + 1)."""
         self._tokens, self._mask, self._documents = tokens, mask, documents
-        self.report = report
+        self.report, self._name = report, name
 
     @classmethod
     def open(cls, directory: Path, split: str) -> ConversationRows:
-        """Open what `pack_conversations` wrote; each file's size and SHA-256 is checked.
+        """Open what `pack_conversations` wrote; each file's content is checked.
 
         Raises: DataError that names the file which is missing, short or altered.
         """
         path = directory / f"{split}-conversations.json"
-        manifest = read_manifest(path, VERSION)
+        manifest = manifest_of_version(path, VERSION)
         try:
             files: list[FileRecord] = [manifest["files"][name] for name in ("tokens", "mask", "documents")]
             verify_files(directory, files)
             arrays = [np.load(directory / file["file"], mmap_mode="r", allow_pickle=False) for file in files]
-            return cls(*arrays, report=manifest["report"])
+            return cls(*arrays, report=manifest["report"], name=files[0]["file"])
         except (KeyError, TypeError) as error:
             raise DataError(f"{path}: the manifest must describe tokens, mask and documents: {error}", fix="pack again") from error
 
@@ -204,3 +206,13 @@ class ConversationRows:
         tokens = self._tokens[index].astype(np.int64)
         targets = np.where(self._mask[index, 1:], tokens[1:], IGNORE_INDEX)
         return tokens[:-1], targets, self._documents[index, :-1].astype(np.int32)
+
+    def describe(self, index: int) -> list[dict[str, Any]]:
+        """For each conversation of a row: the file, its number in the row, its first token there and its tokens; padding is left out."""
+        documents, mask = self._documents[index], self._mask[index]
+        starts = [0, *(np.flatnonzero(np.diff(documents)) + 1).tolist(), len(documents)]
+        return [
+            {"shard": self._name, "row": index, "document": int(documents[start]), "first_token": start, "tokens": end - start}
+            for start, end in pairwise(starts)
+            if mask[start:end].any()  # a conversation has an answer, padding has none
+        ]

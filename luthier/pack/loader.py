@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypedDict
+from typing import Any, Protocol, TypedDict
 
 import numpy as np
 
@@ -50,6 +50,10 @@ class RowSource(Protocol):
         """Return inputs and targets (int64) and document ids (int32 or None), each (T,)."""
         ...
 
+    def describe(self, index: int) -> list[dict[str, Any]]:
+        """Say what a row is made of, in order: for each document `shard`, `document`, `first_token` and `tokens`."""
+        ...
+
 
 class LoaderState(TypedDict):
     """Where a step begins: the epoch, and the row in its order."""
@@ -81,23 +85,34 @@ class TokenRows:
         return self.shards.n_tokens - (self.n_rows * self._seq_len + 1 if self.n_rows else 0)
 
     def row(self, index: int) -> Row:
-        if not 0 <= index < self.n_rows:
-            raise IndexError(f"row must be in 0..{self.n_rows - 1}, got {index}")
-        start = index * self._seq_len
+        start = self._start(index)
         tokens = self.shards.read(start, self._seq_len + 1)
         doc_ids = self.shards.doc_ids(start, self._seq_len) if self._document_mask else None
         return tokens[:-1], tokens[1:], doc_ids
+
+    def describe(self, index: int) -> list[dict[str, Any]]:
+        """For each document of a row: its shard, its number in the split, where in the shard its part begins, the part's tokens.
+
+        The parts have T + 1 tokens together: the last one is a target only.
+        """
+        return self.shards.documents(self._start(index), self._seq_len + 1)
+
+    def _start(self, index: int) -> int:
+        if not 0 <= index < self.n_rows:
+            raise IndexError(f"row must be in 0..{self.n_rows - 1}, got {index}")
+        return index * self._seq_len
 
 
 class Loader:
     """Gives the rows of any step. Each epoch is a new order of all rows; a step may begin in one epoch and end in the next."""
 
-    def __init__(self, rows: RowSource, rows_per_step: int, seed: int) -> None:
+    def __init__(self, rows: RowSource, rows_per_step: int, seed: int, vocab_size: int | None = None) -> None:
+        """With `vocab_size`, ids that are not in the vocabulary are refused before they reach the model."""
         if rows.n_rows < 1:
             raise DataError(f"there must be at least one row of {rows.seq_len} tokens, got none", fix="add text, or set pack.seq_len lower")
         if rows_per_step < 1:
             raise ValueError(f"rows_per_step must be at least 1, got {rows_per_step}")
-        self._rows, self.rows_per_step, self._seed = rows, rows_per_step, seed
+        self._rows, self.rows_per_step, self._seed, self._vocab_size = rows, rows_per_step, seed, vocab_size
 
     def rows(self, step: int) -> np.ndarray:
         """Return the numbers of the rows of a step, in order; ranks take slices of it. Shapes: (rows_per_step,)."""
@@ -110,18 +125,55 @@ class Loader:
             indices[inside] = KeyedPermutation(n_rows, epoch_key(self._seed, int(epoch)))(offsets[inside])
         return indices
 
-    def batch(self, step: int) -> Batch:
-        """Return the batch of a step: a pure function of rows, seed, `rows_per_step` and step."""
-        return gather(self._rows, self.rows(step))
+    def batch(self, step: int, rows: np.ndarray | None = None) -> Batch:
+        """Return the batch of a step: a pure function of rows, seed, `rows_per_step` and step.
+
+        `rows` are those of the step's row numbers that are wanted, a rank's share of `Loader.rows`; default: all.
+        Raises: DataError when a token is not in the vocabulary.
+        """
+        indices = self.rows(step) if rows is None else rows
+        batch = gather(self._rows, indices)
+        if self._vocab_size is not None:
+            self._check_tokens(batch, indices, self._vocab_size)
+        return batch
+
+    def describe(self, row: int) -> list[dict[str, Any]]:
+        """Say what a row is made of; see `RowSource.describe`."""
+        return self._rows.describe(row)
 
     def state(self, step: int) -> LoaderState:
         """Return where a step begins."""
         epoch, row = divmod(step * self.rows_per_step, self._rows.n_rows)
         return {"epoch": epoch, "row": row}
 
+    def _check_tokens(self, batch: Batch, indices: np.ndarray, vocab_size: int) -> None:
+        counted = np.where(batch.targets == IGNORE_INDEX, 0, batch.targets)
+        for tokens, shift in ((batch.inputs, 0), (counted, 1)):  # a target is the token one further on
+            wrong = np.argwhere((tokens < 0) | (tokens >= vocab_size))
+            if len(wrong):
+                number, position = int(wrong[0, 0]), int(wrong[0, 1])
+                row, token = int(indices[number]), int(tokens[number, position])
+                raise DataError(
+                    f"row {row}, position {position + shift}: token id {token} is not in 0..{vocab_size - 1}; "
+                    f"it is of {_document_at(self._rows.describe(row), position + shift)}",
+                    fix="the token shards are of another tokenizer or were damaged before they were packed: pack them again",
+                )
+
+
+def _document_at(documents: Sequence[dict[str, Any]], position: int) -> str:
+    """Name the document that a row's token belongs to."""
+    for document in documents:
+        if position < document["tokens"]:
+            return f"document {document['document']} in {document['shard']}, token {document['first_token'] + position} there"
+        position -= document["tokens"]
+    return "the padding"
+
 
 def gather(rows: RowSource, indices: Sequence[int] | np.ndarray) -> Batch:
-    """Stack rows into a batch. Shapes: (B, T) for B indices."""
+    """Stack rows into a batch. Shapes: (B, T) for B indices; a rank may have none."""
+    if not len(indices):
+        none = np.empty((0, rows.seq_len), np.int64)
+        return Batch(none, none)
     inputs, targets, doc_ids = zip(*(rows.row(int(index)) for index in indices), strict=True)
     present = [ids for ids in doc_ids if ids is not None]
     return Batch(np.stack(inputs), np.stack(targets), np.stack(present) if len(present) == len(inputs) else None)

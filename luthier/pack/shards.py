@@ -2,29 +2,31 @@
 
 A token shard is the ids of whole documents, each followed by `<|end_of_text|>`, little-endian, without a header. Beside it lies
 the index: where each document ends. What was made of one document shard is recorded in a file of its own, so that packing goes on
-after a stop where it was; the manifest is written last. The same documents, tokenizer and settings give the same bytes.
+after a stop where it was, and makes a damaged token shard again from its own documents alone; the manifest is written last. The same
+documents, tokenizer and settings give the same bytes.
 """
 
 from __future__ import annotations
 
-import hashlib
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, chain, islice
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 
 from luthier.config.schema import PackSection
 from luthier.errors import DataError
-from luthier.pack.checksums import FileRecord, read_manifest, verify_files, write_array
-from luthier.runs.files import atomic_file, fingerprint, make_directory, read_json, sha256_file, write_json
+from luthier.pack.checksums import FileRecord, damaged, manifest_of_version, verify_files, write_array
+from luthier.runs.checksums import Checksums
+from luthier.runs.files import atomic_file, fingerprint, make_directory
+from luthier.runs.manifest import read_manifest, write_manifest
 from luthier.runs.progress import Bar, Progress
 from luthier.tokenizer.tokenizer import Tokenizer
 
-VERSION = 1
+VERSION = 2
 SPLITS = ("train", "validation")
 DTypeName = Literal["uint16", "uint32"]
 _DOCUMENTS_IN_A_BATCH = 512
@@ -60,9 +62,9 @@ def pack_documents(documents: Path, tokenizer: Tokenizer, config: PackSection, d
 
     Raises: DataError when documents are missing or altered, or too few for a row of `config.seq_len` tokens in each split.
     """
-    from luthier.data.shards import read_manifest as read_documents_manifest
+    from luthier.data.shards import documents_manifest
 
-    source = read_documents_manifest(documents)
+    source = documents_manifest(documents)
     make_directory(directory)
     for leftover in directory.glob("*.tmp-*"):
         leftover.unlink()
@@ -73,7 +75,7 @@ def pack_documents(documents: Path, tokenizer: Tokenizer, config: PackSection, d
         with progress.bar(f"packing {split}", sum(item["bytes"] for item in inputs), "bytes") as bar:
             packing = _Packing(documents, directory, tokenizer, config.shard_tokens, bar)
             for item in inputs:
-                shards += _pack_document_shard(packing, item["file"], item["sha256"], split, len(shards))
+                shards += _pack_document_shard(packing, item, split, len(shards))
         splits[split] = _summary(shards, config.seq_len)
     _check_enough(splits, config.seq_len)
     manifest: dict[str, Any] = {
@@ -87,7 +89,7 @@ def pack_documents(documents: Path, tokenizer: Tokenizer, config: PackSection, d
         "splits": splits,
     }
     manifest["fingerprint"] = fingerprint(manifest)
-    write_json(directory / "manifest.json", manifest)
+    write_manifest(directory / "manifest.json", manifest)
     return manifest
 
 
@@ -120,54 +122,57 @@ def _check_enough(splits: dict[str, Any], seq_len: int) -> None:
             )
 
 
-def _pack_document_shard(packing: _Packing, name: str, sha256: str, split: str, first: int) -> list[dict[str, Any]]:
-    """Return the records of the token shards made of one document shard; make them unless they are there.
+def _pack_document_shard(packing: _Packing, source: dict[str, Any], split: str, first: int) -> list[dict[str, Any]]:
+    """Return the records of the token shards made of one document shard; make those that are not there, or not whole.
 
     `first` is the number of the first of them.
     """
+    from luthier.data.shards import verified_shard
+
     identity = {
         "version": VERSION,
-        "source": sha256,
+        "source": source["sha256"],
         "tokenizer": packing.tokenizer.fingerprint,
         "dtype": packing.dtype,
         "shard_tokens": packing.shard_tokens,
         "first": first,
     }
-    record_path = packing.directory / f"{Path(name).stem}.json"
-    finished = _finished_shards(packing.directory, record_path, identity)
-    if finished is not None:
-        packing.bar.advance(sum(shard["bytes"] for shard in finished))
-        return finished
-    path = packing.documents / name
-    if not path.is_file() or sha256_file(path) != sha256:
-        state = "is altered" if path.is_file() else "is missing"
-        raise DataError(f"{path}: the document shard {state}, its manifest says otherwise", fix="run the data stage again")
-    encoded = _encoded_documents(path, packing.tokenizer)
+    record_path = packing.directory / f"{Path(source['file']).stem}.json"
+    record = read_manifest(record_path) or {}
+    if record.get("identity") == identity and _mend(packing, source, record["shards"]):
+        return record["shards"]
+    encoded = _encoded_documents(verified_shard(packing.documents, source), packing.tokenizer)
     shards: list[dict[str, Any]] = []
     while (document := next(encoded, None)) is not None:
         target = packing.directory / f"{split}-{first + len(shards):05d}.bin"
         shards.append(_write_shard(packing, target, chain([document], encoded)))
-    write_json(record_path, {"identity": identity, "shards": shards})
+    write_manifest(record_path, {"identity": identity, "shards": shards})
     return shards
 
 
-def _finished_shards(directory: Path, record_path: Path, identity: dict[str, Any]) -> list[dict[str, Any]] | None:
-    record = cast("dict[str, Any] | None", read_json(record_path))
-    if not isinstance(record, dict) or record.get("identity") != identity:
-        return None
-    try:
-        shards: list[dict[str, Any]] = record["shards"]
-        verify_files(directory, _files(shards))
-    except (DataError, KeyError, TypeError):
-        return None
-    return shards
+def _mend(packing: _Packing, source: dict[str, Any], shards: list[dict[str, Any]]) -> bool:
+    """Make those token shards of a document shard again that are not whole; say whether all are now as recorded."""
+    from luthier.data.shards import verified_shard
+
+    start = 0
+    for shard in shards:
+        if any(damaged(packing.directory, file) for file in _files([shard])):
+            path = verified_shard(packing.documents, source)
+            documents = _encoded_documents(path, packing.tokenizer, start, shard["documents"])
+            if _write_shard(packing, packing.directory / shard["file"], documents) != shard:
+                return False
+        else:
+            packing.bar.advance(shard["bytes"])
+        start += shard["documents"]
+    return True
 
 
-def _encoded_documents(path: Path, tokenizer: Tokenizer) -> Iterator[np.ndarray]:
-    """Encode a document shard, a batch of documents at a time."""
+def _encoded_documents(path: Path, tokenizer: Tokenizer, start: int = 0, count: int | None = None) -> Iterator[np.ndarray]:
+    """Encode `count` documents of a document shard from `start` on, a batch at a time."""
     from luthier.data.parquet import read_rows
 
-    texts = (row["text"] for row in read_rows(path, ["text"]))
+    end = None if count is None else start + count
+    texts = (row["text"] for row in islice(read_rows(path, ["text"]), start, end))
     while batch := list(islice(texts, _DOCUMENTS_IN_A_BATCH)):
         yield from tokenizer.encode_many(batch)
 
@@ -176,14 +181,14 @@ def _write_shard(packing: _Packing, path: Path, documents: Iterator[np.ndarray])
     """Write documents into one shard until it is full or they end."""
     lengths, end = packing.tokenizer.byte_lengths, packing.tokenizer.special.end_of_text
     dtype = stored_dtype(packing.dtype)
-    digest = hashlib.sha256()
+    sums = Checksums()
     ends: list[int] = []
     n_tokens = n_bytes = 0
     with atomic_file(path) as file:
         for ids in documents:
             data = np.append(ids, end).astype(dtype).tobytes()
             file.write(data)
-            digest.update(data)
+            sums.update(data)
             n_tokens += len(ids) + 1
             ends.append(n_tokens)
             text_bytes = int(lengths[ids].sum())
@@ -192,11 +197,10 @@ def _write_shard(packing: _Packing, path: Path, documents: Iterator[np.ndarray])
             if n_tokens >= packing.shard_tokens:
                 break
     index = write_array(path.with_suffix(".npy"), np.array(ends, dtype="<i8"))
-    size = n_tokens * dtype.itemsize
     return {
         "file": path.name,
-        "size": size,
-        "sha256": digest.hexdigest(),
+        "size": sums.size,
+        **sums.sums(),
         "tokens": n_tokens,
         "bytes": n_bytes,
         "documents": len(ends),
@@ -206,8 +210,8 @@ def _write_shard(packing: _Packing, path: Path, documents: Iterator[np.ndarray])
 
 def _files(shards: Sequence[dict[str, Any]]) -> list[FileRecord]:
     """The records of all files of some shards, the indices last."""
-    tokens: list[FileRecord] = [{"file": item["file"], "size": item["size"], "sha256": item["sha256"]} for item in shards]
-    return [*tokens, *(item["index"] for item in shards)]
+    tokens: list[FileRecord] = [{"file": s["file"], "size": s["size"], "sha256": s["sha256"], "crc32": s["crc32"]} for s in shards]
+    return [*tokens, *(shard["index"] for shard in shards)]
 
 
 class TokenShards:
@@ -221,6 +225,7 @@ class TokenShards:
         self.n_documents: int = record["documents"]
         self.dtype = stored_dtype(dtype)
         shards: list[dict[str, Any]] = record["shards"]
+        self._names: list[str] = [shard["file"] for shard in shards]
         self._shards = [np.memmap(directory / shard["file"], dtype=self.dtype, mode="r") for shard in shards]
         self._ends = [np.load(directory / shard["index"]["file"], mmap_mode="r", allow_pickle=False) for shard in shards]
         self._first_token = [0, *accumulate(shard["tokens"] for shard in shards)]
@@ -228,12 +233,12 @@ class TokenShards:
 
     @classmethod
     def open(cls, directory: Path, split: str) -> TokenShards:
-        """Open a split; each file's size, then each file's SHA-256 is checked.
+        """Open a split; each file's content is checked.
 
-        Raises: DataError that names the file which is missing, short or altered.
+        Raises: DataError that names the file which is missing, short or altered, and where in it that begins.
         """
         path = directory / "manifest.json"
-        manifest = read_manifest(path, VERSION)
+        manifest = manifest_of_version(path, VERSION)
         try:
             record, dtype = manifest["splits"][split], manifest["dtype"]
             verify_files(directory, _files(record["shards"]))
@@ -260,6 +265,22 @@ class TokenShards:
         ]
         numbers = np.concatenate(parts) if parts else np.empty(0, np.int64)
         return (numbers - numbers[:1]).astype(np.int32)
+
+    def documents(self, start: int, count: int) -> list[dict[str, Any]]:
+        """Say which documents a stretch of the stream is of: shard, number in the split, first token of it in the shard, tokens.
+
+        Raises: IndexError outside the stream.
+        """
+        found: list[dict[str, Any]] = []
+        for shard, low, high in self._parts(start, count):
+            ends = self._ends[shard]
+            number = int(np.searchsorted(ends, low, side="right"))
+            while low < high:
+                end = min(int(ends[number]), high)
+                document = self._first_document[shard] + number
+                found.append({"shard": self._names[shard], "document": document, "first_token": low, "tokens": end - low})
+                low, number = end, number + 1
+        return found
 
     def _parts(self, start: int, count: int) -> Iterator[tuple[int, int, int]]:
         """Yield (shard, first, behind the last) of the stretches that hold some tokens of the stream."""

@@ -87,7 +87,7 @@ def read_json(path: Path) -> Any:
     """Read a JSON file; `None` when it is missing or is not JSON."""
     try:
         return json.loads(path.read_text("utf-8"))
-    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError, UnicodeDecodeError):
+    except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
         return None
 
 

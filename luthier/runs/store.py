@@ -1,6 +1,7 @@
 """Stage outputs by address. In: a stage's settings and its inputs' fingerprints. Out: a directory that is reused when nothing changed.
 
-An output lives in `ROOT/store/STAGE/KEY`. Its `stage.json` is written last: with it the output is finished, without it work goes on.
+An output lives in `ROOT/store/STAGE/KEY`. Its `stage.json` is written last: with it the output is finished; without it, or when it is
+not what was written, work goes on with what is there.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from luthier.runs.files import fingerprint, make_directory, read_json, sha256_file, write_json
+from luthier.runs.checksums import checksums, damage
+from luthier.runs.files import fingerprint, make_directory
+from luthier.runs.manifest import read_manifest, write_manifest
 
 RECORD = "stage.json"
 _NOT_OUTPUT = ("lock", RECORD)
@@ -56,38 +59,38 @@ class Store:
     def finished(self, stage: str, key: str) -> StageRecord | None:
         """The record of a finished output whose files are all there with their sizes; `None` when it has to be made."""
         directory = self.directory(stage, key)
-        record = read_json(directory / RECORD)
-        try:
-            found = StageRecord(**record)
-            sizes = {name: int(entry["bytes"]) for name, entry in found.files.items()}
-        except (TypeError, KeyError, ValueError, AttributeError):
+        found = read_record(directory)
+        if found is None or found.key != key:
             return None
-        whole = all((directory / name).is_file() and (directory / name).stat().st_size == size for name, size in sizes.items())
-        return found if whole and found.key == key else None
+        sizes = {directory / name: entry["bytes"] for name, entry in found.files.items()}
+        return found if all(path.is_file() and path.stat().st_size == size for path, size in sizes.items()) else None
 
     def finish(self, record: StageRecord) -> None:
         """Write a finished output's record."""
-        write_json(self.directory(record.stage, record.key) / RECORD, asdict(record))
+        write_manifest(self.directory(record.stage, record.key) / RECORD, asdict(record))
+
+
+def read_record(directory: Path) -> StageRecord | None:
+    """The record in an output's directory; `None` when it is missing or not what was written."""
+    try:
+        return StageRecord(**(read_manifest(directory / RECORD) or {}))
+    except TypeError:
+        return None
 
 
 def describe_files(directory: Path) -> dict[str, dict[str, Any]]:
-    """Sizes and hashes of an output's files."""
-    return {
-        path.relative_to(directory).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
-        for path in sorted(directory.rglob("*"))
-        if path.is_file() and path.name not in _NOT_OUTPUT
-    }
+    """Sizes and sums of an output's files."""
+    paths = [path for path in sorted(directory.rglob("*")) if path.is_file() and path.name not in _NOT_OUTPUT]
+    return {path.relative_to(directory).as_posix(): describe_file(path) for path in paths}
+
+
+def describe_file(path: Path) -> dict[str, Any]:
+    """Size and sums of one file."""
+    found = checksums(path)
+    return {"bytes": found.size, **found.sums()}
 
 
 def damaged_files(directory: Path, files: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Name the files that are not as they were recorded."""
-    bad: list[str] = []
-    for name, entry in files.items():
-        path = directory / name
-        if not path.is_file():
-            bad.append(f"{path}: missing")
-        elif path.stat().st_size != entry["bytes"]:
-            bad.append(f"{path}: {path.stat().st_size} bytes, {entry['bytes']} were written")
-        elif sha256_file(path) != entry["sha256"]:
-            bad.append(f"{path}: its content is not what was written (SHA-256 differs)")
-    return bad
+    """Say of each file that is not as it was recorded what is wrong with it; its whole content is read."""
+    found = (damage(directory / name, entry["bytes"], entry) for name, entry in files.items())
+    return [sentence for sentence in found if sentence is not None]

@@ -34,4 +34,4 @@ def _run(job: Job) -> Outcome:
     return Outcome(manifest["fingerprint"], {"splits": manifest["splits"], "sources": manifest["sources"]})
 
 
-STAGE = Stage("data", (), _run, _settings, _sources)
+STAGE = Stage("data", (), _run, _settings, _sources, version=2)

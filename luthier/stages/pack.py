@@ -22,4 +22,4 @@ def _run(job: Job) -> Outcome:
     return Outcome(fingerprint(manifest), {"splits": manifest.get("splits", {})})
 
 
-STAGE = Stage("pack", ("data", "tokenizer"), _run, _settings)
+STAGE = Stage("pack", ("data", "tokenizer"), _run, _settings, version=2)

@@ -14,6 +14,7 @@ from luthier.data.parquet import read_rows
 from luthier.data.shards import document_count, read_texts, text_bytes
 from luthier.data.split import Split, is_held_out
 from luthier.errors import DataError, StorageError
+from luthier.runs.manifest import read_manifest
 
 Build = Callable[..., tuple[dict[str, Any], Path]]
 
@@ -38,7 +39,7 @@ def test_manifest_and_shards_agree(build: Build, stories: Path) -> None:
         assert entry["documents"] == document_count(directory, split) == len(texts)
         assert entry["bytes"] == text_bytes(directory, split) == sum(len(text.encode()) for text in texts)
         assert entry["documents"] == sum(shard["documents"] for shard in entry["shards"])
-    assert manifest == json.loads((directory / "manifest.json").read_text())
+    assert manifest == read_manifest(directory / "manifest.json")
     row = next(read_rows(directory / "train-00000.parquet"))
     assert row["id"] == document_id(row["text"])
     assert (row["source"], row["licence"]) == ("stories.jsonl", "unknown")
@@ -195,12 +196,61 @@ def test_no_side_is_ever_empty(count: int, share: float) -> None:
         assert 30 < sides.count("validation") < 100
 
 
+def test_a_flipped_bit_in_a_shard_or_its_manifest_is_found(build: Build, stories: Path) -> None:
+    _, directory = build(stories)
+    for name in ("validation-00000.parquet", "manifest.json"):
+        path = directory / name
+        whole = path.read_bytes()
+        for bit in range(0, 8 * len(whole), 8 * len(whole) // 40):
+            altered = bytearray(whole)
+            altered[bit // 8] ^= 1 << bit % 8
+            path.write_bytes(altered)
+            with pytest.raises(DataError, match=rf"{name}: (block at byte 0|the manifest) is not what was written"):
+                next(read_texts(directory, "validation"))
+        path.write_bytes(whole)
+
+
+def test_swapped_shards_are_found_and_foreign_files_ignored(build: Build, stories: Path) -> None:
+    """B5."""
+    _, directory = build(stories, shard_bytes=5000)
+    (directory / "train-99999.parquet").write_bytes(b"foreign")
+    texts = list(read_texts(directory, "train"))
+    one, other = directory / "train-00000.parquet", directory / "train-00001.parquet"
+    one.rename(directory / "x")
+    other.rename(one)
+    (directory / "x").rename(other)
+    with pytest.raises(DataError, match=r"train-00000\.parquet"):
+        next(read_texts(directory, "train"))
+    one.unlink()
+    with pytest.raises(DataError, match=r"train-00000\.parquet: missing"):
+        next(read_texts(directory, "train"))
+    build(stories, shard_bytes=5000)
+    assert list(read_texts(directory, "train")) == texts
+
+
+def test_a_damaged_part_of_an_interrupted_build_is_read_again(build: Build, stories: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = _tree(build(stories, to="whole")[1])
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(documents, "_combine", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        build(stories, to="cut")
+    monkeypatch.undo()
+    (part,) = stories.parent.glob("cut/parts/*.parquet")
+    content = bytearray(part.read_bytes())
+    content[len(content) // 2] ^= 1
+    part.write_bytes(content)
+    assert _tree(build(stories, to="cut")[1]) == whole
+
+
 def test_a_damaged_shard_is_named(build: Build, stories: Path) -> None:
     _, directory = build(stories)
     (directory / "validation-00000.parquet").write_bytes(b"PAR1 no")
-    with pytest.raises(DataError, match=r"validation-00000\.parquet: not a readable document shard"):
+    with pytest.raises(DataError, match=r"validation-00000\.parquet: 7 bytes, \d+ were written"):
         list(read_texts(directory, "validation"))
-    with pytest.raises(DataError, match="no document shards here"):
+    with pytest.raises(DataError, match=r"nowhere/manifest\.json: no document shards here"):
         document_count(directory / "nowhere", "train")
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -12,6 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from luthier.config.schema import TokenizerSection
+from luthier.data.shards import describe_shard
+from luthier.runs.manifest import write_manifest
 from luthier.runs.progress import Progress
 from luthier.tokenizer.tokenizer import Tokenizer
 from luthier.tokenizer.train import train_tokenizer
@@ -41,12 +41,11 @@ def write_documents(directory: Path, splits: Mapping[str, Sequence[Sequence[str]
                 "licence": ["CC0-1.0"] * len(texts),
             }
             pq.write_table(pa.table({**columns, "text": pa.array(list(texts), pa.string())}), path)
-            digest = hashlib.sha256(path.read_bytes()).hexdigest()
             size = sum(len(text.encode()) for text in texts)
-            records.append({"file": path.name, "sha256": digest, "bytes": size, "documents": len(texts)})
+            records.append({**describe_shard(path), "bytes": size, "documents": len(texts)})
         totals = {key: sum(record[key] for record in records) for key in ("documents", "bytes")}
         manifest["splits"][split] = {**totals, "shards": records}
-    (directory / "manifest.json").write_text(json.dumps(manifest))
+    write_manifest(directory / "manifest.json", manifest)
     return directory
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from hypothesis import strategies as st
 from luthier.errors import DataError
 from luthier.pack.conversations import ConversationRows, best_fit, fit, pack_conversations
 from luthier.pack.loader import IGNORE_INDEX, Loader
+from luthier.runs.manifest import read_manifest, write_manifest
 from luthier.runs.progress import Progress
 from luthier.tasks.conversation import Conversation, Message
 from luthier.tokenizer.chat import parse, render
@@ -66,6 +66,8 @@ def test_rows_hold_each_kept_conversation_once(tmp_path_factory: pytest.TempPath
         assert np.array_equal(tokens[:-1], inputs)
         assert ((targets == IGNORE_INDEX) | (targets == tokens[1:])).all()
         stretches = split_row(tokens.tolist(), np.asarray(rows._documents[index]).tolist())
+        described = [tokens[part["first_token"] :][: part["tokens"]].tolist() for part in rows.describe(index)]
+        assert described == [stretch for stretch in stretches if set(stretch) != {ours.special.pad}]
         start = 0
         for stretch in stretches:
             if set(stretch) == {ours.special.pad}:
@@ -156,6 +158,8 @@ def test_rows_feed_the_loader(tmp_path: Path) -> None:
 
 
 def test_many_left_out_is_said(tmp_path: Path) -> None:
+    """C5: samples longer than the context are counted."""
+
     class Recorder(Progress):
         warnings: list[str] = []  # noqa: RUF012
 
@@ -190,10 +194,10 @@ def test_altered_rows_are_named(tmp_path: Path, name: str) -> None:
         ConversationRows.open(tmp_path, "train")
 
 
-@pytest.mark.parametrize("change", [{"files": {}}, {"files": None}, {"version": 2}])
+@pytest.mark.parametrize("change", [{"files": {}}, {"files": None}, {"version": 1}])
 def test_a_broken_manifest_is_an_error(tmp_path: Path, change: dict[str, Any]) -> None:
     pack_conversations([talk("a", "b")], tokenizer(), 16, tmp_path, "train")
     path = tmp_path / "train-conversations.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    write_manifest(path, {**(read_manifest(path) or {}), **change})
     with pytest.raises(DataError, match=r"train-conversations\.json"):
         ConversationRows.open(tmp_path, "train")

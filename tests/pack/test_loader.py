@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,6 +24,9 @@ class NumberedRows:
     def __init__(self, n_rows: int, doc_ids: bool = False) -> None:
         self.n_rows = n_rows
         self._doc_ids = doc_ids
+
+    def describe(self, index: int) -> list[dict[str, Any]]:
+        return [{"shard": "numbers", "document": index, "first_token": 0, "tokens": 5}]
 
     def row(self, index: int) -> Row:
         assert 0 <= index < self.n_rows
@@ -80,8 +84,33 @@ def test_loss_tokens_and_document_ids() -> None:
 def test_ranks_can_share_a_step() -> None:
     loader = Loader(NumberedRows(17), 8, 3)
     whole = loader.batch(5)
-    parts = [gather(NumberedRows(17), loader.rows(5)[rank::4]) for rank in range(4)]
+    parts = [loader.batch(5, loader.rows(5)[rank::4]) for rank in range(4)]
     assert Counter(np.concatenate([part.inputs[:, 0] for part in parts]).tolist()) == Counter(whole.inputs[:, 0].tolist())
+
+
+def test_a_rank_may_have_no_rows() -> None:
+    batch = Loader(NumberedRows(17, doc_ids=True), 8, 3, 100).batch(5, np.empty(0, np.int64))
+    assert batch.inputs.shape == batch.targets.shape == (0, 4) and batch.n_loss_tokens == 0
+
+
+@pytest.mark.parametrize("token", [-1, 30, 2**40])
+@pytest.mark.parametrize("where", ["inputs", "targets"])
+def test_a_token_that_no_vocabulary_has_is_refused(token: int, where: str) -> None:
+    """C4."""
+
+    class Wrong(NumberedRows):
+        def row(self, index: int) -> Row:
+            inputs, targets, _ = super().row(index)
+            if index == 7:
+                (inputs if where == "inputs" else targets)[2] = token
+            targets[0] = IGNORE_INDEX
+            return inputs, targets, None
+
+    loader = Loader(Wrong(20), 20, 3, 30)
+    with pytest.raises(DataError, match=rf"row 7, position {2 if where == 'inputs' else 3}: token id {token} .* document 7 in numbers"):
+        loader.batch(0)
+    assert len(loader.batch(0, np.array([0, 1, 2, 19])).inputs) == 4
+    assert len(Loader(Wrong(20), 20, 3).batch(0).inputs) == 20
 
 
 def test_no_rows_is_an_error() -> None:

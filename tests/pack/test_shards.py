@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from luthier.errors import DataError, StorageError
 from luthier.pack import shards as shards_module
 from luthier.pack.loader import Loader, TokenRows
 from luthier.pack.shards import SPLITS, TokenShards, dtype_for, pack_documents
+from luthier.runs.manifest import read_manifest, write_manifest
 from luthier.runs.progress import Progress
 from luthier.tokenizer.tokenizer import Tokenizer
 from tests.pack.corpus import TEXTS, expected_stream, tokenizer, write_documents
@@ -48,7 +49,7 @@ def contents(directory: Path) -> dict[str, bytes]:
 
 def test_every_token_is_there_in_order(documents: Path, tmp_path: Path) -> None:
     manifest = pack(documents, tmp_path / "pack")
-    assert manifest == json.loads((tmp_path / "pack" / "manifest.json").read_text())
+    assert manifest == read_manifest(tmp_path / "pack" / "manifest.json")
     for split, parts in (("train", TRAIN), ("validation", VALIDATION)):
         texts = [text for part in parts for text in part]
         expected = expected_stream(texts)
@@ -77,6 +78,44 @@ def test_any_stretch_reads_across_shards(packed: Path, data: st.DataObject) -> N
     ends = np.cumsum(is_end) - is_end
     numbers = ends[start : start + count]
     assert shards.doc_ids(start, count).tolist() == (numbers - numbers[:1]).tolist()
+
+
+def test_a_row_says_what_it_is_made_of(packed: Path) -> None:
+    shards = TokenShards.open(packed, "train")
+    rows, numbers = TokenRows(shards, 32), shards.doc_ids(0, shards.n_tokens)
+    records = (read_manifest(packed / "manifest.json") or {})["splits"]["train"]["shards"]
+    offsets = {record["file"]: sum(r["tokens"] for r in records[:i]) for i, record in enumerate(records)}
+    for index in range(rows.n_rows):
+        at = index * 32
+        for part in rows.describe(index):
+            assert offsets[part["shard"]] + part["first_token"] == at
+            assert set(numbers[at : at + part["tokens"]].tolist()) == {part["document"]}
+            at += part["tokens"]
+        assert at == index * 32 + 33
+    with pytest.raises(IndexError):
+        rows.describe(rows.n_rows)
+
+
+def test_a_token_outside_the_vocabulary_is_refused_with_its_document(documents: Path, tmp_path: Path) -> None:
+    """C4."""
+    pack(documents, tmp_path / "pack")
+    shards = TokenShards.open(tmp_path / "pack", "train")
+    rows = TokenRows(shards, 32)
+    vocab_size = tokenizer().vocab_size
+    loader = Loader(rows, rows.n_rows, 1, vocab_size)
+    assert loader.batch(0).inputs.max() < vocab_size
+    for token in (vocab_size, 65_535):
+        wrong = [array.copy() for array in shards._shards]
+        wrong[1][7] = token
+        bad = TokenShards.open(tmp_path / "pack", "train")
+        bad._shards = wrong  # type: ignore[assignment]
+        position = wrong[0].size + 7
+        document = int(shards.doc_ids(0, shards.n_tokens)[position])
+        row, place = divmod(position, 32)
+        with pytest.raises(DataError, match=rf"token id {token} is not in 0\.\.{vocab_size - 1}") as caught:
+            Loader(TokenRows(bad, 32), rows.n_rows, 1, vocab_size).batch(0)
+        text = str(caught.value)
+        assert f"document {document} in train-00001.bin, token 7 there" in text and f"row {row}, position {place}" in text
 
 
 def test_outside_the_stream_is_refused(packed: Path) -> None:
@@ -158,7 +197,7 @@ def test_what_is_whole_is_not_made_again_and_what_is_altered_is(documents: Path,
     pack(documents, tmp_path / "pack")
     before = contents(tmp_path / "pack")
     original, made = shards_module._encoded_documents, []
-    monkeypatch.setattr(shards_module, "_encoded_documents", lambda path, t: made.append(path.name) or original(path, t))
+    monkeypatch.setattr(shards_module, "_encoded_documents", lambda path, *rest: made.append(path.name) or original(path, *rest))
     pack(documents, tmp_path / "pack")
     assert made == []
     (tmp_path / "pack" / "train-00002.json").write_text("{}")
@@ -187,6 +226,69 @@ def test_an_altered_shard_is_named(documents: Path, tmp_path: Path, name: str, d
     assert TokenShards.open(tmp_path / "pack", "validation").n_tokens > 0
 
 
+def test_a_damaged_token_shard_is_named_with_the_place_and_it_alone_is_made_again(tmp_path: Path) -> None:
+    """B6."""
+    words = [f"{i} " + "the quick fox ran over the hills " * 400 for i in range(500)]
+    shuffled = [" ".join(random.Random(i).sample(text.split(), len(text.split()))) for i, text in enumerate(words)]
+    documents = write_documents(tmp_path / "documents", {"train": [TEXTS[:20], shuffled, TEXTS[20:40]], "validation": VALIDATION})
+    config = CONFIG.model_copy(update={"shard_tokens": 2**20})
+    manifest = pack(documents, tmp_path / "pack", config)
+    before = contents(tmp_path / "pack")
+    victim = next(shard for shard in manifest["splits"]["train"]["shards"] if shard["size"] > 2**20)
+    path = tmp_path / "pack" / victim["file"]
+    data = bytearray(before[path.name])
+    data[2**20 + 5] ^= 16
+    path.write_bytes(data)
+    with pytest.raises(DataError, match=f"{path.name}: block at byte 1048576 is not what was written"):
+        TokenShards.open(tmp_path / "pack", "train")
+
+    others = {p: (p.stat().st_ino, p.stat().st_mtime_ns) for p in (tmp_path / "pack").glob("*.bin") if p != path}
+    path.unlink()
+    (tmp_path / "pack" / "manifest.json").unlink()
+    assert pack(documents, tmp_path / "pack", config) == manifest
+    assert contents(tmp_path / "pack") == before and len(others) == 4
+    assert {p: (p.stat().st_ino, p.stat().st_mtime_ns) for p in others} == others
+
+
+@pytest.mark.parametrize("name", ["train-00000.json", "manifest.json"])
+def test_a_flipped_bit_in_a_record_is_found(documents: Path, tmp_path: Path, name: str) -> None:
+    pack(documents, tmp_path / "pack")
+    path = tmp_path / "pack" / name
+    data = bytearray(path.read_bytes())
+    for bit in range(0, 8 * len(data), 97):
+        data[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(data)
+        if name == "manifest.json":
+            with pytest.raises(DataError, match=r"manifest\.json: the manifest is not what was written"):
+                TokenShards.open(tmp_path / "pack", "train")
+        assert read_manifest(path) is None
+        data[bit // 8] ^= 1 << bit % 8
+    path.write_bytes(b"")
+    before = contents(tmp_path / "pack")
+    pack(documents, tmp_path / "pack")
+    after = contents(tmp_path / "pack")
+    assert read_manifest(path) is not None and {k: v for k, v in after.items() if k != name} == {
+        k: v for k, v in before.items() if k != name
+    }
+
+
+def test_swapped_shards_are_found_and_foreign_files_ignored(documents: Path, tmp_path: Path) -> None:
+    """B5."""
+    pack(documents, tmp_path / "pack")
+    (tmp_path / "pack" / "train-99999.bin").write_bytes(b"foreign")
+    (tmp_path / "pack" / "notes.txt").write_text("foreign")
+    assert TokenShards.open(tmp_path / "pack", "train").n_tokens > 0
+    one, other = (tmp_path / "pack" / f"train-0000{i}.bin" for i in (0, 1))
+    one.rename(tmp_path / "x")
+    other.rename(one)
+    (tmp_path / "x").rename(other)
+    with pytest.raises(DataError, match=r"train-00000\.bin"):
+        TokenShards.open(tmp_path / "pack", "train")
+    one.unlink()
+    with pytest.raises(DataError, match=r"train-00000\.bin: missing"):
+        TokenShards.open(tmp_path / "pack", "train")
+
+
 @pytest.mark.parametrize(
     "text", ["", "{", "[]", "{}", '{"version": 99}', '{"version": 1}', '{"version": 1, "splits": {"train": 3}, "dtype": "uint16"}']
 )
@@ -201,13 +303,14 @@ def test_an_unknown_split_or_type_is_an_error(documents: Path, tmp_path: Path) -
     manifest = pack(documents, tmp_path / "pack")
     with pytest.raises(DataError, match="'test'"):
         TokenShards.open(tmp_path / "pack", "test")
-    (tmp_path / "pack" / "manifest.json").write_text(json.dumps({**manifest, "dtype": "float32"}))
+    write_manifest(tmp_path / "pack" / "manifest.json", {**manifest, "dtype": "float32"})
     with pytest.raises(DataError, match="float32"):
         TokenShards.open(tmp_path / "pack", "train")
 
 
 @pytest.mark.parametrize("split", SPLITS)
 def test_too_few_tokens_gives_advice_that_helps(tmp_path: Path, split: str) -> None:
+    """D3: a corpus smaller than one row."""
     splits = {"train": TRAIN, "validation": VALIDATION, split: [["Only a few words here."]]}
     documents = write_documents(tmp_path / "documents", splits)
     with pytest.raises(DataError, match=f"the {split} documents give") as caught:

@@ -70,7 +70,7 @@ def test_whole_life_cached_and_partly_redone(tiny: list[str], capsys: pytest.Cap
     content[-1] ^= 1
     victim.write_bytes(content)
     assert call(["verify", run.name, *root]) == 1
-    assert "model.safetensors: its content is not what was written" in capsys.readouterr().err
+    assert "model.safetensors: block at byte" in capsys.readouterr().err
 
 
 def test_killed_at_several_moments_gives_the_same_bits(tiny: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
