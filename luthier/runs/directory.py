@@ -9,11 +9,12 @@ import os
 import platform
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from luthier import __version__
 from luthier.config.schema import Recipe
@@ -26,10 +27,17 @@ REPORTED_PACKAGES = ("torch", "numpy", "safetensors", "tiktoken", "pyarrow", "tr
 
 
 class RunDirectory:
-    """One run: `run.json`, `config.toml`, `overrides.txt`, `env.json`, `report.html`, and a link to each stage's output."""
+    """One run: `run.json`, `config.toml`, `overrides.txt`, `env.json`, `report.html`, `logs`, and a link to each stage's output."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._changing = threading.RLock()
+
+    @classmethod
+    def of(cls, recipe: Recipe) -> RunDirectory:
+        """A recipe's run directory, whether it exists or not."""
+        identity = fingerprint(recipe.model_dump(mode="json", exclude={"runs"}))[:8]
+        return cls(Path(recipe.runs.root) / f"{recipe.run.name}-{identity}")
 
     @classmethod
     def open(cls, recipe: Recipe, overrides: Sequence[str] = ()) -> RunDirectory:
@@ -37,8 +45,8 @@ class RunDirectory:
 
         Raises: StorageError
         """
-        identity = fingerprint(recipe.model_dump(mode="json", exclude={"runs"}))[:8]
-        run = cls(make_directory(Path(recipe.runs.root) / f"{recipe.run.name}-{identity}"))
+        run = cls.of(recipe)
+        make_directory(run.path)
         if read_json(run.path / RUN_RECORD) is None:
             write_text(run.path / "config.toml", recipe_toml(recipe))
             write_text(run.path / "overrides.txt", "".join(f"{line}\n" for line in overrides))
@@ -47,28 +55,32 @@ class RunDirectory:
 
     @property
     def record(self) -> dict[str, Any]:
-        """The content of `run.json`; empty before the run began."""
-        return read_json(self.path / RUN_RECORD) or {}
+        """The content of `run.json`; empty before the run began, or when it makes no sense."""
+        record = read_json(self.path / RUN_RECORD)
+        sensible = isinstance(record, dict) and isinstance(cast("dict[str, Any]", record).get("stages", {}), dict)
+        return cast("dict[str, Any]", record) if sensible else {}
 
     def update(self, **values: Any) -> None:
-        """Change fields of `run.json`, which is always whole."""
-        record: dict[str, Any] = {
-            "name": self.path.name,
-            "luthier": __version__,
-            "created": now(),
-            "parents": [],
-            "stages": {},
-            **self.record,
-        }
-        write_json(self.path / RUN_RECORD, {**record, **values, "updated": now()})
+        """Change fields of `run.json`, which is always whole; threads may do this at the same time."""
+        with self._changing:
+            record: dict[str, Any] = {
+                "name": self.path.name,
+                "luthier": __version__,
+                "created": now(),
+                "parents": [],
+                "stages": {},
+                **self.record,
+            }
+            write_json(self.path / RUN_RECORD, {**record, **values, "updated": now()})
 
     def attach(self, record: StageRecord, directory: Path, status: str) -> None:
         """Note a stage's finished output and link to it."""
-        stages = dict(self.record.get("stages", {}))
         relative = os.path.relpath(directory, self.path)
         entry = {"status": status, "key": record.key, "seconds": record.seconds, "fingerprint": record.fingerprint}
-        stages[record.stage] = {**entry, "directory": Path(relative).as_posix()}
-        self.update(stages=stages)
+        with self._changing:
+            stages = dict(self.record.get("stages", {}))
+            stages[record.stage] = {**entry, "directory": Path(relative).as_posix()}
+            self.update(stages=stages)
         link = self.path / record.stage
         if os.name != "posix" or (link.is_symlink() and os.readlink(link) == relative) or (link.exists() and not link.is_symlink()):
             return
@@ -102,8 +114,21 @@ def environment() -> dict[str, Any]:
         "packages": versions,
         "platform": platform.platform(),
         "cores": os.cpu_count(),
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "command": command_line(),
+        "cwd": _working_directory(),
     }
+
+
+def command_line() -> list[str]:
+    """The command that runs, without the folder that its program is in."""
+    return [Path(sys.argv[0]).name, *sys.argv[1:]]
+
+
+def _working_directory() -> str | None:
+    try:
+        return os.getcwd()
+    except OSError:  # it was deleted meanwhile
+        return None
 
 
 def _commit() -> str | None:
