@@ -9,7 +9,6 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load
@@ -47,9 +46,9 @@ def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> dict[str, Any]:
     return {"bytes": 8 + len(text) + end, "sha256": digest.hexdigest()}
 
 
-def _raw(tensor: Tensor) -> np.ndarray[Any, Any]:
+def _raw(tensor: Tensor) -> memoryview:
     """A tensor's bytes, without a copy where it lies in main memory."""
-    return tensor.detach().to("cpu").contiguous().reshape(-1).view(torch.uint8).numpy()
+    return tensor.detach().to("cpu").contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:

@@ -31,9 +31,9 @@ class Incidents:
         settings, health = self._training.settings, self._trainee.health
         policy = settings.on_nonfinite if incident.kind == "nonfinite" else settings.on_spike
         health.spikes += incident.kind == "spike"
-        where = incident.where() if incident.kind == "nonfinite" else "loss, far above the last ones"
+        where = incident.where() if incident.kind == "nonfinite" else "the loss, far above the last ones"
         figures = f"loss {incident.loss:.4g}, gradient norm {incident.grad_norm:.4g}"
-        said = f"{self._training.name}: step {incident.step + 1}: {figures}; first seen in the {where}"
+        said = f"{self._training.name}: step {incident.step + 1}: {figures}; first seen in {where}"
         if policy != "log":
             health.note_bad(incident.step)
         self._write(incident, where, policy)

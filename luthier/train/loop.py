@@ -95,7 +95,7 @@ def refuse(incident: Incident) -> bool:
     Raises: NumericsError
     """
     raise NumericsError(
-        f"step {incident.step + 1}: loss {incident.loss}, gradient norm {incident.grad_norm}; first seen in the {incident.where()}; "
+        f"step {incident.step + 1}: loss {incident.loss}, gradient norm {incident.grad_norm}; first seen in {incident.where()}; "
         "the update was not made",
         fix="lower optim.lr or lengthen optim.warmup_steps; the last checkpoint is intact",
     )

@@ -34,10 +34,17 @@ def trainee(optimizer: str = "muon", micro: int = 8) -> Trainee:
     return Trainee(model, build_optimizer(model, OptimSection(name=optimizer, lr=5e-3)), micro)  # type: ignore[arg-type]
 
 
-def train(who: Trainee, steps: int, hooks: list[Every] | None = None, stop: StopRequest | None = None, **course: Any) -> list[float]:
+def train(
+    who: Trainee,
+    steps: int,
+    hooks: list[Every] | None = None,
+    stop: StopRequest | None = None,
+    objective: NextToken | None = None,
+    **course: Any,
+) -> list[float]:
     """Train to `steps`; return the losses of the updates made."""
     losses: list[float] = []
     plan = Course(steps, lambda step: 1.0 - step / 30, 1.0, "cpu", **course)
     recording = Every(1, lambda moment: losses.append(moment.loss))
-    fit(who, Loader(Rows(), 8, seed=1), NextToken(), plan, [recording, *(hooks or [])], stop or StopRequest())
+    fit(who, Loader(Rows(), 8, seed=1), objective or NextToken(), plan, [recording, *(hooks or [])], stop or StopRequest())
     return losses
