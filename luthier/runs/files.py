@@ -23,6 +23,7 @@ def storage_errors(path: Path) -> Generator[None, None, None]:
     reasons = {
         errno.ENOSPC: ("the disk is full", "free some space and run the same command again; what was done before is kept"),
         errno.EDQUOT: ("the disk quota is used up", "free some space and run the same command again; what was done before is kept"),
+        errno.EIO: ("the disk reports an input/output error", "check the disk; what was done before is kept"),
         errno.EACCES: ("no permission to write", "choose another directory with runs.root=... or $LUTHIER_RUNS"),
         errno.EPERM: ("no permission to write", "choose another directory with runs.root=... or $LUTHIER_RUNS"),
         errno.EROFS: ("the file system is read-only", "choose another directory with runs.root=... or $LUTHIER_RUNS"),
@@ -43,12 +44,15 @@ def storage_errors(path: Path) -> Generator[None, None, None]:
 
 
 def make_directory(path: Path) -> Path:
-    """Create a directory and its parents.
+    """Create a directory and its parents, so that they outlast a power cut.
 
     Raises: StorageError
     """
     with storage_errors(path):
+        missing = [directory for directory in (path, *path.parents) if not directory.exists()]
         path.mkdir(parents=True, exist_ok=True)
+        for directory in missing:
+            sync_directory(directory.parent)
     return path
 
 

@@ -10,7 +10,7 @@ from io import FileIO
 from pathlib import Path
 from typing import Any, cast
 
-from luthier.runs.files import storage_errors
+from luthier.runs.files import storage_errors, sync_directory
 
 
 class MetricsWriter:
@@ -19,6 +19,7 @@ class MetricsWriter:
     def __init__(self, path: Path, offset: int = 0, warn: Callable[[str], None] | None = None) -> None:
         """Open for appending after the first `offset` bytes; what is behind them is superseded and dropped."""
         self._path, self._warn, self._pending, self._warned = path, warn, b"", False
+        self._named = False
         with storage_errors(path):
             self._file = open(path, "r+b" if path.exists() else "w+b", buffering=0)  # noqa: SIM115 - lives as long as the writer
             self._length = _end_of_lines(self._file, offset)  # a lost file begins anew
@@ -39,6 +40,9 @@ class MetricsWriter:
         """Force what was written to the disk; another thread may do this while lines are written."""
         try:
             os.fsync(self._file.fileno())
+            if not self._named:  # the file's name must outlast a power cut like its content
+                sync_directory(self._path.parent)
+                self._named = True
         except OSError as error:
             self._complain(error)
 

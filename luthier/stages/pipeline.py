@@ -18,7 +18,7 @@ from luthier.errors import DataError, Interrupted, LuthierError, Terminated
 from luthier.plan.report import plan
 from luthier.runs.directory import RunDirectory
 from luthier.runs.files import atomic_file, make_directory, read_json, storage_errors, write_json
-from luthier.runs.lock import locked
+from luthier.runs.lock import locked, remove_leftovers
 from luthier.runs.progress import Progress, duration
 from luthier.runs.registry import find_run
 from luthier.runs.store import StageRecord, Store, damaged_files, describe_files, stage_key
@@ -106,6 +106,7 @@ def run_recipe(
         run.update(status="running", until=until, reason=None, **parents)
         try:
             with storage_errors(run.path), watching(run, progress) as watch:
+                remove_leftovers(store.cache)
                 attempt = _Attempt(recipe, run, store, progress, stop, watch, allow)
                 for name in STAGES[: STAGES.index(until) + 1]:
                     done.append(_advance(load_stage(name), attempt))

@@ -23,6 +23,7 @@ from luthier.train.guards import require_master_weights
 from luthier.train.loop import Course, Trainee, fit
 from luthier.train.objective import NextToken
 from luthier.train.parallel import World, joined
+from luthier.train.randomness import seed_all
 from luthier.train.stopping import listening
 
 
@@ -64,6 +65,7 @@ def _begin(training: Training, world: World) -> tuple[Trainee, Loader, Identity,
     trainee = Trainee(training.model, build_optimizer(training.model, training.optim), micro)
     identity = Identity(training.name, job.key, job.described, training.parent_key)
     state = None
+    seed_all(job.recipe.run.seed)
     if world.leads:
         clean(job.directory / "checkpoints")
         state, complaints = load_newest(job.directory / "checkpoints", trainee, identity)

@@ -13,6 +13,13 @@ import torch
 from torch import Tensor
 
 
+def seed_all(seed: int) -> None:
+    """Put all generators to where a training of this seed begins."""
+    torch.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+
+
 def random_state() -> dict[str, Tensor]:
     """States of torch's, CUDA's, NumPy's and Python's generators."""
     version, words, gauss = random.getstate()
