@@ -15,6 +15,7 @@ from torch import Tensor
 from luthier.model.decoder import Decoder
 from luthier.pack.shards import TokenShards
 from luthier.runs.progress import Bar
+from luthier.train.device import within_memory
 
 TOKENS_AT_ONCE = 4096
 HEAD_CHUNK_TOKENS = 1024
@@ -38,17 +39,22 @@ def evaluate(
 
     Units: val_loss in nats per token, val_bpb in bits per byte
     """
-    window = model.config.max_seq_len
+    at_once = max(1, TOKENS_AT_ONCE // model.config.max_seq_len)
     n_targets = max(2, min(shards.n_tokens, max_tokens or shards.n_tokens)) - 1
-    total, n_bytes = 0.0, 0
-    for start, rows, length in _portions(n_targets, window):
-        count = rows * length
-        tokens = shards.read(start, count + 1)
-        doc_ids = shards.doc_ids(start, count).reshape(rows, length) if document_mask else None
-        total += _loss(model, tokens[:-1].reshape(rows, length), tokens[1:], doc_ids, device)
-        n_bytes += int(byte_lengths[tokens[1:]].sum())
-        if bar is not None:
-            bar.advance(count)
+
+    def attempt(rows_at_once: int) -> tuple[float, int]:
+        total, n_bytes = 0.0, 0
+        for start, rows, length in _portions(n_targets, model.config.max_seq_len, rows_at_once):
+            count = rows * length
+            tokens = shards.read(start, count + 1)
+            doc_ids = shards.doc_ids(start, count).reshape(rows, length) if document_mask else None
+            total += _loss(model, tokens[:-1].reshape(rows, length), tokens[1:], doc_ids, device)
+            n_bytes += int(byte_lengths[tokens[1:]].sum())
+            if bar is not None:
+                bar.advance(count)
+        return total, n_bytes
+
+    (total, n_bytes), _ = within_memory(attempt, at_once, device)
     loss = total / n_targets
     return {
         "val_loss": loss,
@@ -59,10 +65,9 @@ def evaluate(
     }
 
 
-def _portions(n_targets: int, window: int) -> list[tuple[int, int, int]]:
+def _portions(n_targets: int, window: int, at_once: int) -> list[tuple[int, int, int]]:
     """Cut the stream into batches of whole windows and a shorter last one: (first input, rows, length of a row)."""
     whole, rest = divmod(n_targets, window)
-    at_once = max(1, TOKENS_AT_ONCE // window)
     portions = [(first * window, min(at_once, whole - first), window) for first in range(0, whole, at_once)]
     return [*portions, (whole * window, 1, rest)] if rest else portions
 

@@ -87,12 +87,12 @@ def require_same_inputs(run: RunDirectory, stage: str, described: Mapping[str, M
     `described` is what each stage's key is made of, now.
     Raises: ConfigError with the differences
     """
-    started: dict[str, Any] = run.record.get("started", {})
-    if stage not in started or started[stage]["described"] == described[stage] or "data" in allowed:
+    before = run.record.get("started", {}).get(stage, {}).get("described", described)
+    if before == described or "data" in allowed:
         return
-    lines = [f"{name}.{line}" for name in described for line in differences(started.get(name, {}).get("described", {}), described[name])]
+    lines = (differences(before.get(name), described[name], name) for name in described)
     raise ConfigError(
-        "\n  ".join([f"{run.path}: {stage} had begun with something else than what is there now", *lines]),
+        "\n  ".join([f"{run.path}: {stage} had begun with something else than what is there now", *next(found for found in lines if found)]),
         fix="put the documents back, or begin this run anew with --allow-change data (what was made before stays in the store)",
     )
 

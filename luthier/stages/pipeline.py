@@ -163,7 +163,7 @@ def _advance(stage: Stage, attempt: _Attempt) -> Progressed:
         with locked(directory, "stage"):
             record = store.finished(stage.name, key)  # another run may have made it just now
             if record is None:
-                started = {**run.record.get("started", {}), stage.name: {"key": key, "described": described}}
+                started = {**run.record.get("started", {}), stage.name: {"key": key, "described": dict(attempt.described)}}
                 run.update(stage=stage.name, stage_directory=os.path.relpath(directory, run.path), started=started)
                 attempt.watch.note(stage.name, None, None)
                 _require_whole_inputs(stage, attempt)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import platform
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -23,6 +25,7 @@ from luthier.train.guards import require_master_weights
 from luthier.train.loop import Course, Trainee, fit
 from luthier.train.objective import NextToken
 from luthier.train.parallel import World, joined
+from luthier.train.probe import why_not_compile
 from luthier.train.randomness import seed_all
 from luthier.train.stopping import listening
 
@@ -31,13 +34,29 @@ def settle_compute(job: Job, settings: TrainingSection, tokens: int, n_layers: i
     """Decide where and how to compute, once: a resumed stage takes what the first attempt recorded."""
     path = job.directory / "compute.json"
     recorded = read_json(path)
-    compute = Compute(**recorded) if isinstance(recorded, dict) else resolve_compute(settings, tokens * n_layers)
-    if recorded is None:
+    if isinstance(recorded, dict):
+        compute = Compute(**recorded)
+    else:
+        compute = resolve_compute(settings, tokens * n_layers)
+        if compute.compiled and settings.compile == "auto" and (reason := _why_not_compile(job, compute)):
+            job.progress.warn(f"{job.directory.parent.name}: not compiled: {reason}")
+            compute = replace(compute, compiled=False)
         write_json(path, compute.as_dict())
     torch.set_num_threads(compute.threads)
     require_same_bits()
     keep_freed_memory()
     return compute
+
+
+def _why_not_compile(job: Job, compute: Compute) -> str | None:
+    """Whether compiled code does not work here; found out once for each version of torch."""
+    path, key = job.cache / "probes.json", f"torch {torch.__version__} {platform.node()} {compute.device} {compute.precision}"
+    known: dict[str, str | None] = read_json(path) or {}
+    if known.get(key, "unknown") is not None:  # a failure is tried again: it may have been mended
+        job.progress.say("trying whether compiled code works here; this is done once")
+        known[key] = why_not_compile(compute.device, compute.precision)
+        write_json(path, known)
+    return known[key]
 
 
 def run_training(training: Training) -> Outcome:

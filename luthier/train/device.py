@@ -89,7 +89,7 @@ def require_same_bits() -> None:
     torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def within_memory(attempt: Callable[[int], T], size: int, device: str, warn: Callable[[str], None]) -> tuple[T, int]:
+def within_memory(attempt: Callable[[int], T], size: int, device: str, warn: Callable[[str], None] | None = None) -> tuple[T, int]:
     """Call `attempt` with a number of rows, halved whenever memory runs out; return its result and the number that fitted.
 
     Raises: HardwareError when a single row does not fit
@@ -105,7 +105,8 @@ def within_memory(attempt: Callable[[int], T], size: int, device: str, warn: Cal
                     f"not even one row fits into the memory of {device}", fix="set pack.seq_len or the model's dimensions lower"
                 ) from None
         size = max(1, size // 2)
-        warn(f"out of memory on {device}: going on with {size} rows at a time")
+        if warn is not None:
+            warn(f"out of memory on {device}: going on with {size} rows at a time")
         if device == "cuda":
             torch.cuda.empty_cache()
 
@@ -150,7 +151,8 @@ def measure_matmul(device: str, dtype: torch.dtype, size: int = 1024, seconds: f
 
     Units: FLOP/s
     """
-    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    draw = torch.Generator(device).manual_seed(0)  # not the process's own: its state is part of a checkpoint
+    a, b = (torch.randn(size, size, device=device, generator=draw).to(dtype) for _ in range(2))
     times: list[float] = []
     a @ b
     begin = time.perf_counter()

@@ -101,10 +101,6 @@ def refuse(incident: Incident) -> bool:
     )
 
 
-def ignore(text: str) -> None:
-    """Say nothing."""
-
-
 @dataclass(frozen=True)
 class Course:
     """How far, how fast, where, and what to do when something goes wrong."""
@@ -118,7 +114,7 @@ class Course:
     replay_every: int | None = None
     on_incident: Callable[[Incident], bool] = refuse
     """Says whether to make the update all the same; otherwise it has put the trainee to where it should go on."""
-    warn: Callable[[str], None] = ignore
+    warn: Callable[[str], None] | None = None
 
 
 def fit(trainee: Trainee, loader: Loader, objective: NextToken, course: Course, hooks: Sequence[Every], stop: StopRequest) -> None:

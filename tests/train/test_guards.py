@@ -167,3 +167,21 @@ def test_a_lost_device_is_named_with_its_likely_cause() -> None:
         raise RuntimeError("CUDA error: unspecified launch failure\nCUDA kernel errors might be reported later")
     with pytest.raises(RuntimeError, match="something else"), device_errors("cuda"):
         raise RuntimeError("something else")
+
+
+def test_out_of_memory_in_an_evaluation_takes_fewer_rows_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """C10."""
+    from luthier.train.objective import mean_loss
+    from tests.train.small_training import Rows
+
+    who = trainee()
+    expected, sizes = mean_loss(who.model, Rows(), "cpu", 10_000), []
+
+    def hungry(module: object, arguments: tuple[torch.Tensor, ...]) -> None:
+        sizes.append(len(arguments[0]))
+        if len(arguments[0]) > 4:
+            raise torch.OutOfMemoryError("out of memory, said by a test")
+
+    who.model.register_forward_pre_hook(hungry)
+    assert mean_loss(who.model, Rows(), "cpu", 10_000) == pytest.approx(expected, abs=1e-6)
+    assert sizes[:3] == [16, 8, 4]
