@@ -40,6 +40,11 @@ def write_instructions(path: Path, count: int = 60) -> Path:
 @pytest.fixture
 def tiny(tmp_path: Path) -> list[str]:
     """Arguments of a run that takes seconds."""
+    return make_tiny(tmp_path)
+
+
+def make_tiny(tmp_path: Path) -> list[str]:
+    """Write a recipe and its text, to be run under `tmp_path / "runs"`."""
     corpus = write_corpus(tmp_path / "corpus")
     instructions = write_instructions(tmp_path / "instructions.jsonl")
     recipe = tmp_path / "tiny.toml"
