@@ -24,7 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-runs_app = typer.Typer(help="List, show and compare runs.", no_args_is_help=True, rich_markup_mode=None)
+runs_app = typer.Typer(help="List, show and compare runs.", invoke_without_command=True, rich_markup_mode=None)
 app.add_typer(runs_app, name="runs")
 
 _USAGE_ERROR: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
@@ -35,6 +35,13 @@ Recipes = Annotated[
 Run = Annotated[str, typer.Argument(metavar="RUN", help="A run's directory, its name, or an unambiguous beginning of it.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object to stdout.")]
 Root = Annotated[str | None, typer.Option("--root", help="Directory of all runs; default $LUTHIER_RUNS or runs.")]
+Budget = Annotated[str | None, typer.Option("--for", metavar="TIME", help="Stop, all saved, after 90s, 30m, 2h, 1h30m, 1d ...")]
+Supervise = Annotated[bool, typer.Option("--supervise", help="Start again after a crash.")]
+Restarts = Annotated[int, typer.Option("--restarts", min=0, help="With --supervise: give up after so many in a row without a later step.")]
+Resume = Annotated[str | None, typer.Option("--resume", metavar="RUN", help="Go on from another run's pretraining, with changed settings.")]
+Allow = Annotated[
+    list[str] | None, typer.Option("--allow-change", metavar="KEY", help="A setting that may differ from before; may be given again.")
+]
 
 
 @app.command()
@@ -42,13 +49,19 @@ def run(
     arguments: Recipes,
     json: Json = False,
     chat: Annotated[bool, typer.Option("--chat", help="Chat with the model when it is done; without a terminal, show answers.")] = False,
-) -> None:
+    budget: Budget = None,
+    supervise: Supervise = False,
+    restarts: Restarts = 5,
+    resume: Resume = None,
+    allow: Allow = None,
+) -> int:
     """Make a recipe's model, all of it.
 
     Stages: data, tokenizer, pack, pretrain, sft, eval, export, report. What is finished is not done again."""
     from luthier.stages.run import run_verb
 
-    run_verb(arguments, as_json=json, then_chat=chat)
+    at_most = restarts if supervise else None
+    return run_verb(arguments, as_json=json, then_chat=chat, budget=budget, restarts=at_most, resume=resume, allow=allow or ())
 
 
 @app.command()
@@ -70,11 +83,29 @@ def _stage_verb(name: str, help_text: str) -> None:
     app.command(name, help=help_text)(verb)
 
 
+def _training_verb(name: str, help_text: str) -> None:
+    def verb(
+        arguments: Recipes,
+        json: Json = False,
+        budget: Budget = None,
+        supervise: Supervise = False,
+        restarts: Restarts = 5,
+        resume: Resume = None,
+        allow: Allow = None,
+    ) -> int:
+        from luthier.stages.run import run_verb
+
+        at_most = restarts if supervise else None
+        return run_verb(arguments, as_json=json, until=name, budget=budget, restarts=at_most, resume=resume, allow=allow or ())
+
+    app.command(name, help=help_text)(verb)
+
+
 _stage_verb("data", "Run a recipe up to its documents.")
 _stage_verb("tokenizer", "Run a recipe up to its tokenizer.")
 _stage_verb("pack", "Run a recipe up to its token shards.")
-_stage_verb("pretrain", "Run a recipe up to its base model.")
-_stage_verb("sft", "Run a recipe up to its tuned model.")
+_training_verb("pretrain", "Run a recipe up to its base model.")
+_training_verb("sft", "Run a recipe up to its tuned model.")
 _stage_verb("eval", "Run a recipe up to its evaluation.")
 
 
@@ -128,6 +159,13 @@ def serve(
     serve_verb(run, host, port, as_json=json, root=root)
 
 
+@runs_app.callback()
+def runs_alone(context: typer.Context, json: Json = False, root: Root = None) -> None:
+    """List, show and compare runs; without a verb, list them."""
+    if context.invoked_subcommand is None:
+        runs_list(json, root)
+
+
 @runs_app.command("list")
 def runs_list(json: Json = False, root: Root = None) -> None:
     """List all runs, newest first."""
@@ -155,11 +193,39 @@ def runs_compare(
 
 
 @app.command()
-def verify(run: Run, json: Json = False, root: Root = None) -> None:
-    """Check a run's files against their checksums."""
-    from luthier.stages.runs import verify_verb
+def stop(run: Run, json: Json = False, root: Root = None) -> None:
+    """Ask a run to save and end, from any terminal.
 
-    verify_verb(run, as_json=json, root=root)
+    It finishes its step first, and says which command goes on."""
+    from luthier.stages.stop import stop_verb
+
+    stop_verb(run, as_json=json, root=root)
+
+
+@app.command()
+def verify(
+    run: Run,
+    repair: Annotated[bool, typer.Option("--repair", help="Make again what is damaged, and only that.")] = False,
+    json: Json = False,
+    root: Root = None,
+) -> None:
+    """Check a run's files against their checksums."""
+    from luthier.stages.verify import verify_verb
+
+    verify_verb(run, repair=repair, as_json=json, root=root)
+
+
+@app.command()
+def repro(
+    run: Run,
+    until: Annotated[str, typer.Option("--until", metavar="STAGE", help="Compare up to this stage.")] = "sft",
+    json: Json = False,
+    root: Root = None,
+) -> None:
+    """Run a run's recipe again, and say whether the same weights come out."""
+    from luthier.stages.repro import repro_verb
+
+    repro_verb(run, until, as_json=json, root=root)
 
 
 @app.command()

@@ -68,7 +68,7 @@ class Watch:
 
     def note(self, stage: str, step: int | None, steps: int | None) -> None:
         """Say where the run is; cheap enough for every step."""
-        if self._at[0] is None:
+        if self._attempts[-1].get("step") is None:  # where this attempt began
             self._attempts[-1] = {**self._attempts[-1], "stage": stage, "step": step}
         self._at = (stage, step, steps)
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from luthier.config.load import load_recipe
 from luthier.config.schema import Recipe
@@ -12,6 +15,8 @@ from luthier.runs.progress import duration, progress_for
 from luthier.stages.output import print_json, print_rows
 from luthier.stages.pipeline import STAGES, run_recipe
 from luthier.stages.summary import command, summarise, summary_rows
+
+_DURATION = re.compile(r"(?:([\d.]+)d)?(?:([\d.]+)h)?(?:([\d.]+)m)?(?:([\d.]+)s)?")
 
 
 def recipe_from(arguments: Sequence[str]) -> tuple[Recipe, list[str]]:
@@ -26,11 +31,48 @@ def recipe_from(arguments: Sequence[str]) -> tuple[Recipe, list[str]]:
     return load_recipe(paths, overrides), overrides
 
 
-def run_verb(arguments: Sequence[str], *, as_json: bool, until: str = STAGES[-1], then_chat: bool = False) -> None:
-    """Run a recipe's stages up to `until` and print what came of it."""
+def seconds_of(text: str) -> float:
+    """Read a time such as 90s, 30m, 2h, 1h30m or 1d.
+
+    Raises: ConfigError
+    """
+    match = _DURATION.fullmatch(text.strip().lower())
+    try:
+        parts = [float(part or 0) for part in match.groups()] if match else []
+    except ValueError:
+        parts = []
+    seconds = sum(part * size for part, size in zip(parts, (86_400, 3600, 60, 1), strict=False))
+    if seconds <= 0:
+        raise ConfigError(f"--for: a time above zero with its unit is needed, got {text!r}", fix="for example 90s, 30m, 2h, 1h30m or 1d")
+    return seconds
+
+
+def run_verb(
+    arguments: Sequence[str],
+    *,
+    as_json: bool,
+    until: str = STAGES[-1],
+    then_chat: bool = False,
+    budget: str | None = None,
+    restarts: int | None = None,
+    resume: str | None = None,
+    allow: Sequence[str] = (),
+) -> int:
+    """Run a recipe's stages up to `until` and print what came of it; with `restarts`, as a child that is started again after a crash."""
+    seconds = None if budget is None else seconds_of(budget)
     recipe, overrides = recipe_from(arguments)
+    words = ["run" if until == STAGES[-1] else until, *arguments]
+    words += [*(["--json"] if as_json else []), *(["--chat"] if then_chat else []), *(["--resume", resume] if resume else [])]
+    words += [word for key in allow for word in ("--allow-change", key)]
+    if restarts is not None:
+        from luthier.stages.supervise import supervise
+
+        if then_chat:
+            raise ConfigError("--supervise and --chat do not go together", fix=f"chat when it is done: {command()} chat RUN")
+        return supervise(words, Path(recipe.runs.root), restarts, seconds)
     progress = progress_for()
-    run, done = run_recipe(recipe, progress, overrides, until)
+    again = shlex.join([command(), *words])
+    run, done = run_recipe(recipe, progress, overrides, until, seconds=seconds, resume=resume, allow=allow, command=again)
     summary = summarise(run, [stage.as_dict() for stage in done])
     if all(stage.cached for stage in done):
         progress.say("nothing to do: every stage was already done")
@@ -38,7 +80,7 @@ def run_verb(arguments: Sequence[str], *, as_json: bool, until: str = STAGES[-1]
         progress.say(f"done in {duration(sum(stage.seconds for stage in done))}")
     if as_json:
         print_json(summary)
-        return
+        return 0
     print_rows(summary_rows(summary))
     if then_chat:
         from luthier.stages.chat import chat_verb
@@ -47,6 +89,7 @@ def run_verb(arguments: Sequence[str], *, as_json: bool, until: str = STAGES[-1]
             chat_verb(str(run.path), False, {}, None, [], as_json=False)
         else:
             _show_answers(summary)
+    return 0
 
 
 def _show_answers(summary: dict[str, object]) -> None:

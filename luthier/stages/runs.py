@@ -1,15 +1,16 @@
-"""Verbs runs list, show, compare and verify. In: run directories. Out: tables or JSON."""
+"""Verbs runs list, show and compare. In: run directories. Out: tables or JSON."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from luthier.errors import CheckpointError, ConfigError
+from luthier.errors import ConfigError
 from luthier.runs.directory import RunDirectory
 from luthier.runs.files import read_json
-from luthier.runs.registry import find_run, list_runs, runs_root
-from luthier.runs.store import RECORD, damaged_files
+from luthier.runs.progress import duration
+from luthier.runs.registry import find_run, list_runs, look_at, runs_root
+from luthier.runs.store import RECORD
 from luthier.stages.output import print_json, print_rows, print_table
 from luthier.stages.summary import summarise, summary_rows
 
@@ -23,17 +24,51 @@ def list_verb(*, as_json: bool, root: str | None) -> None:
     if not found:
         print(f"no runs in {runs_root(root)}; make one with `luthier run RECIPE`")
         return
-    rows = [[str(r["name"]), str(r.get("status")), str(r.get("created", "")), ", ".join(r.get("stages", {}))] for r in found]
-    print_table(["run", "status", "created", "stages"], rows)
+    rows = [[r["name"], str(r.get("status")), _where(r), str(r.get("created", "")), _ending(r)] for r in found]
+    print_table(["run", "status", "step", "created", "last words"], rows)
 
 
 def show_verb(run: str, *, as_json: bool, root: str | None) -> None:
-    """Print one run's summary."""
-    summary = summarise(find_run(run, runs_root(root)))
+    """Print one run's summary, where it is, and what happened to it."""
+    found = find_run(run, runs_root(root))
+    record = look_at(found.path)
+    summary = {**summarise(found), "status": record.get("status")}
+    for key in ("heartbeat", "last_step", "steps", "last_words", "gaps", "attempts", "restarts"):
+        summary[key] = record.get(key)
     if as_json:
         print_json(summary)
     else:
-        print_rows([("status", str(summary["status"])), *summary_rows(summary)])
+        print_rows([("status", str(summary["status"])), *_watch_rows(record), *summary_rows(summary)])
+
+
+def _watch_rows(record: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """A run's heartbeat, gaps and last words."""
+    rows: list[tuple[str, str]] = []
+    heartbeat = record.get("heartbeat")
+    if heartbeat and record.get("status") != "complete":
+        rows.append(("heartbeat", f"{heartbeat['at']}, process {heartbeat['pid']}{_where(record, ', ')}"))
+    if record.get("last_words"):
+        rows.append(("last words", record["last_words"]))
+    for gap in record.get("gaps") or []:
+        kind = {"sleep": "the machine slept for", "stopped": "stopped for", "clock": "the clock was set by"}.get(gap["kind"], gap["kind"])
+        rows.append(("gap", f"{gap['at']}, {kind} {'-' if gap['seconds'] < 0 else ''}{duration(abs(gap['seconds']))}"))
+    for restart in record.get("restarts") or []:
+        rows.append(("restart", f"{restart['at']}, {restart['because']}"))
+    return rows
+
+
+def _where(record: Mapping[str, Any], before: str = "") -> str:
+    """Stage and step of a run that is not complete."""
+    if record.get("status") == "complete" or not record.get("stage"):
+        return ""
+    step = record.get("last_step")
+    return f"{before}{record['stage']}" + (f" {step}/{record.get('steps') or '?'}" if step is not None else "")
+
+
+def _ending(record: Mapping[str, Any]) -> str:
+    """Last words, and how often the run slept."""
+    slept = f"(slept {record['sleeps']} times)" if record.get("sleeps") else ""
+    return f"{record.get('last_words') or ''} {slept}".strip()
 
 
 def compare_verb(runs: Sequence[str], *, as_json: bool, root: str | None) -> None:
@@ -59,30 +94,6 @@ def compare_verb(runs: Sequence[str], *, as_json: bool, root: str | None) -> Non
     print_table(header, [*table, *([key, *(_short(value) for value in values)] for key, values in different.items())])
     if not comparable:
         print("The vocabularies differ: compare bits per byte, not losses per token.")
-
-
-def verify_verb(run: str, *, as_json: bool, root: str | None) -> None:
-    """Check every file of a run.
-
-    Raises: CheckpointError when one is damaged.
-    """
-    found = find_run(run, runs_root(root))
-    bad: list[str] = []
-    checked = 0
-    for name in found.record.get("stages", {}):
-        directory = found.stage(name)
-        record = read_json(directory / RECORD) if directory else None
-        if directory is None or record is None:
-            bad.append(f"{name}: its output is missing")
-            continue
-        checked += len(record["files"])
-        bad += damaged_files(directory, record["files"])
-    if as_json:
-        print_json({"run": str(found.path), "files": checked, "damaged": bad})
-    if bad:
-        raise CheckpointError("\n".join(bad), fix="delete the damaged stage's directory and run the recipe again; it alone is made anew")
-    if not as_json:
-        print(f"{checked} files are as they were written")
 
 
 def _stage_summary(run: RunDirectory, name: str) -> Mapping[str, Any]:
