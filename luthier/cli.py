@@ -218,7 +218,7 @@ def verify(
 @app.command()
 def repro(
     run: Run,
-    until: Annotated[str, typer.Option("--until", metavar="STAGE", help="Compare up to this stage.")] = "sft",
+    until: Annotated[str | None, typer.Option("--until", metavar="STAGE", help="Go up to this stage only.")] = None,
     json: Json = False,
     root: Root = None,
 ) -> None:
@@ -267,7 +267,8 @@ def call(arguments: list[str]) -> int:
         result: Any = app(arguments, prog_name="luthier", standalone_mode=False)
         return result if isinstance(result, int) else 0
     except LuthierError as error:
-        print(f"{'stopped' if error.exit_code >= 130 else 'error'}: {error}", file=sys.stderr)
+        kind = "" if error.message.startswith("stopped") else "stopped: " if error.exit_code >= 130 else "error: "
+        print(f"{kind}{error}", file=sys.stderr)
         return error.exit_code
     except (KeyboardInterrupt, typer.Abort):
         stopped = Interrupted("interrupted; what was finished is kept", fix="run the same command again to go on")
