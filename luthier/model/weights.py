@@ -51,17 +51,45 @@ def _raw(tensor: Tensor) -> memoryview:
     return tensor.detach().to("cpu").contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
-def load_tensors(path: Path) -> dict[str, Tensor]:
-    """Read tensors.
+def load_tensors(path: Path, like: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+    """Read tensors; with `like`, exactly those names with those types and shapes, besides `rng.*`.
 
-    Raises: CheckpointError when the file is missing or no safetensors file.
+    Raises: CheckpointError when the file is missing, no safetensors file, or holds something else.
     """
     try:
-        return load(path.read_bytes())
+        data = path.read_bytes()
+        tensors = load(data)
+        json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")], object_pairs_hook=_each_once)
     except FileNotFoundError:
         raise CheckpointError(f"{path}: missing") from None
-    except (SafetensorError, ValueError) as error:
+    except (SafetensorError, ValueError, KeyError, RecursionError) as error:
         raise CheckpointError(f"{path}: not a safetensors file: {error}") from None
+    if like is not None:
+        require_like(tensors, like, path)
+    return tensors
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Refuse a name that stands twice: readers differ in which of the two they take."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a name in its header stands twice")
+    return found
+
+
+def require_like(tensors: Mapping[str, Tensor], like: Mapping[str, Tensor], path: Path) -> None:
+    """Check that tensors read from `path` have the names, types and shapes of `like`; `rng.*` besides is the machine's.
+
+    Raises: CheckpointError naming the first that has not.
+    """
+    for name in sorted({*tensors, *like}):
+        got, wanted = (_described(group.get(name)) for group in (tensors, like))
+        if got != wanted and not name.startswith("rng."):
+            raise CheckpointError(f"{path}: tensor {name} must be {wanted}, is {got}", fix="it is of another model, or was altered")
+
+
+def _described(tensor: Tensor | None) -> str:
+    return "absent" if tensor is None else f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
 
 
 def save_weights(model: Decoder, path: Path) -> None:

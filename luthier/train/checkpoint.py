@@ -22,7 +22,8 @@ from luthier.config.differences import differences
 from luthier.config.schema import ModelConfig
 from luthier.errors import CheckpointError
 from luthier.model.decoder import Decoder
-from luthier.model.weights import load_tensors, save_tensors, weights_sha256
+from luthier.model.weights import load_tensors, require_like, save_tensors, weights_sha256
+from luthier.plan.parameters import count
 from luthier.runs.files import make_directory, read_json, sha256_file, storage_errors, sync_directory, write_json
 from luthier.runs.manifest import read_manifest, write_manifest
 from luthier.tokenizer.tokenizer import Tokenizer
@@ -148,8 +149,8 @@ def load_newest(root: Path, trainee: Trainee, identity: Identity, every: int = 1
             complaints.append(found[0])
             continue
         _require_identity(directory, identity)
-        trainee.model.load_state_dict(load_tensors(directory / "model.safetensors"))
-        training = load_tensors(directory / "training.safetensors")
+        trainee.model.load_state_dict(load_tensors(directory / "model.safetensors", trainee.model.state_dict()))
+        training = load_tensors(directory / "training.safetensors", trainee.optimizer.state())
         trainee.optimizer.load_state(training)
         restore_random_state(training)
         state: dict[str, Any] = read_json(directory / "state.json")
@@ -191,10 +192,15 @@ def load_model(directory: Path, device: str = "cpu") -> tuple[Decoder, Tokenizer
         config = ModelConfig.model_validate(read_json(directory / "config.json"))
     except ValidationError as error:
         raise CheckpointError(f"{directory / 'config.json'}: not a model's shape: {error.errors()[0]['msg']}") from None
+    tensors = load_tensors(directory / "model.safetensors")
+    named, there = count(config)["total"], sum(tensor.numel() for tensor in tensors.values())
+    if named != there:  # asked before anything of that size is built
+        raise CheckpointError(f"{directory}: config.json describes {named:,} parameters, model.safetensors has {there:,}")
     with torch.device("meta"):
         model = Decoder(config)
+    require_like(tensors, model.state_dict(), directory / "model.safetensors")
     model.to_empty(device=device)
-    model.load_state_dict(load_tensors(directory / "model.safetensors"))
+    model.load_state_dict(tensors)
     return model.eval(), Tokenizer.load(directory / "tokenizer.json")
 
 
@@ -239,7 +245,10 @@ def problems(directory: Path) -> list[str]:
     if manifest.get("format") != FORMAT:
         return [f"{directory / MANIFEST}: a checkpoint must have format {FORMAT}, this has {manifest.get('format')!r}"]
     found: list[str] = []
-    for name, entry in manifest["files"].items():
+    files = manifest.get("files")
+    if not isinstance(files, dict) or not all(_describes_a_file(name, entry) for name, entry in files.items()):
+        return [f"{directory / MANIFEST}: it must give size and SHA-256 of files beside it"]
+    for name, entry in files.items():
         path = directory / name
         if not path.is_file():
             found.append(f"{path}: missing")
@@ -248,6 +257,10 @@ def problems(directory: Path) -> list[str]:
         elif sha256_file(path) != entry["sha256"]:
             found.append(f"{path}: its content is not what was written (SHA-256 differs)")
     return found
+
+
+def _describes_a_file(name: str, entry: Any) -> bool:
+    return Path(name).name == name and isinstance(entry, dict) and {"bytes", "sha256"} <= entry.keys()
 
 
 def _require_identity(directory: Path, identity: Identity) -> None:
