@@ -55,14 +55,15 @@ def make_run(root: Path, folder: str, **values: object) -> RunDirectory:
     return run
 
 
-def test_killed_while_writing_the_record_is_always_whole(tmp_path: Path) -> None:
+@pytest.mark.parametrize("tries", [12, pytest.param(200, marks=pytest.mark.slow)])
+def test_killed_while_writing_the_record_is_always_whole(tmp_path: Path, tries: int) -> None:
     """G1."""
     older = make_run(tmp_path, "older", status="complete", created="2020")
     before = (older.path / "run.json").read_bytes()
     path = tmp_path / "victim"
     path.mkdir()
     chance = random.Random(0)
-    for _ in range(12):
+    for _ in range(tries):
         child = subprocess.Popen([sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE, text=True)
         assert child.stdout is not None and child.stdout.readline() == "ready\n"
         with pytest.raises(subprocess.TimeoutExpired):
