@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test install check slow clean
+.PHONY: demo test install check slow faults clean
 
 demo: install  ## Make a model from raw text, then chat with it.
 	$(BIN)/luthier run recipes/quickstart.toml --chat
@@ -27,6 +27,9 @@ check: install  ## ruff, pyright, and the gates.
 
 slow: install  ## The slow tests: a browser, kills at random moments, the whole quickstart.
 	$(BIN)/python -m pytest -m 'slow and not gpu' -o addopts='-q --strict-markers'
+
+faults: install  ## Kill, fill, cut, flip: every fault on a toy run, and a table of what was survived.
+	$(BIN)/python -m tests.faults
 
 clean:  ## Remove what make and the tests made; runs stay.
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis build *.egg-info
