@@ -20,7 +20,7 @@ from luthier.runs.directory import RunDirectory
 from luthier.runs.files import make_directory, sync_directory
 from luthier.runs.store import Store
 from luthier.stages.pretrain import DOES_NOT_CHANGE_THE_MODEL
-from luthier.stages.stage import Job
+from luthier.stages.stage import Job, follows
 
 CAN_CHANGE = ("optim.", "pretrain.steps", "pretrain.tokens", "pretrain.epochs", "pretrain.tokens_per_param", "pretrain.on_")
 NOT_COMPARED = {
@@ -64,7 +64,7 @@ def seed_from_parent(job: Job) -> str | None:
         return None
     key, _, step = job.recipe.run.continues.partition("@")
     parent, root = job.directory.parent / key, make_directory(job.directory / "checkpoints")
-    if checkpoints(root):
+    if follows() or checkpoints(root):
         return key
     source = parent / "checkpoints" / f"step_{int(step):06d}"
     found = problems(source)
@@ -92,7 +92,7 @@ def require_same_inputs(run: RunDirectory, stage: str, described: Mapping[str, M
         return
     lines = (differences(before.get(name), described[name], name) for name in described)
     raise ConfigError(
-        "\n  ".join([f"{run.path}: {stage} had begun with something else than what is there now", *next(found for found in lines if found)]),
+        "\n  ".join([f"{run.path}: {stage} had begun with something else than is there now", *next(found for found in lines if found)]),
         fix="put the documents back, or begin this run anew with --allow-change data (what was made before stays in the store)",
     )
 

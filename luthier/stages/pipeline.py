@@ -5,6 +5,7 @@ Each stage's output is addressed by the hash of its settings and of its inputs, 
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import time
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from luthier.config.schema import Recipe
-from luthier.errors import DataError, Interrupted, LuthierError, Terminated
+from luthier.errors import DataError, Interrupted, StorageError, Terminated
 from luthier.plan.report import plan
 from luthier.runs.directory import RunDirectory
 from luthier.runs.files import atomic_file, make_directory, read_json, storage_errors, write_json
@@ -22,7 +23,7 @@ from luthier.runs.lock import locked, remove_leftovers
 from luthier.runs.progress import Progress, duration
 from luthier.runs.registry import find_run
 from luthier.runs.store import StageRecord, Store, damaged_files, describe_files, stage_key
-from luthier.runs.watch import Watch, watching
+from luthier.runs.watch import Watch, is_interruption, watching
 from luthier.stages.lineage import continued, require_same_inputs
 from luthier.stages.stage import Job, Stage
 from luthier.train.stopping import STOP_FILE, StopRequest
@@ -113,8 +114,11 @@ def run_recipe(
         except BaseException as error:
             if isinstance(error, Interrupted | Terminated) and command is not None:
                 error.fix = f"go on with: {command}"
-            run.update(status="interrupted" if _is_interruption(error) else "failed", reason=str(error) or type(error).__name__)
+            with contextlib.suppress(StorageError):  # a full disk must not hide what went wrong before
+                run.update(status="interrupted" if is_interruption(error) else "failed", reason=str(error) or type(error).__name__)
             stop.clear()
+            if isinstance(error, KeyboardInterrupt) and command is not None:
+                raise Interrupted("interrupted; what was finished is kept", fix=f"go on with: {command}") from None
             raise
         run.update(status="complete", reason=None)
     return run, done
@@ -128,7 +132,7 @@ def _all_done(recipe: Recipe, run: RunDirectory, store: Store, until: str) -> li
     records: dict[str, StageRecord] = {}
     done: list[Progressed] = []
     for name in STAGES[: STAGES.index(until) + 1]:
-        key, _ = _key(load_stage(name), recipe, store, records)
+        key, _ = address(load_stage(name), recipe, store, records)
         record = store.finished(name, key)
         if record is None or known.get("stages", {}).get(name, {}).get("key") != key:
             return None
@@ -137,7 +141,7 @@ def _all_done(recipe: Recipe, run: RunDirectory, store: Store, until: str) -> li
     return done
 
 
-def _key(stage: Stage, recipe: Recipe, store: Store, records: Mapping[str, StageRecord]) -> tuple[str, dict[str, Any]]:
+def address(stage: Stage, recipe: Recipe, store: Store, records: Mapping[str, StageRecord]) -> tuple[str, dict[str, Any]]:
     """The address of a stage's output, and what it is the hash of."""
     settings = stage.settings(recipe)
     inputs = {name: records[name].fingerprint for name in stage.needs}
@@ -149,7 +153,7 @@ def _key(stage: Stage, recipe: Recipe, store: Store, records: Mapping[str, Stage
 def _advance(stage: Stage, attempt: _Attempt) -> Progressed:
     """Make one stage's output unless it is there."""
     run, store, records = attempt.run, attempt.store, attempt.records
-    key, described = _key(stage, attempt.recipe, store, records)
+    key, described = address(stage, attempt.recipe, store, records)
     attempt.described[stage.name] = described
     directory = store.directory(stage.name, key)
     record = store.finished(stage.name, key)
@@ -224,7 +228,3 @@ def _make(stage: Stage, job: Job, described: dict[str, Any]) -> StageRecord:
     files = describe_files(job.directory)
     settings, inputs = described["settings"], described["inputs"]
     return StageRecord(stage.name, job.key, stage.version, settings, inputs, outcome.fingerprint, seconds, outcome.summary, files)
-
-
-def _is_interruption(error: BaseException) -> bool:
-    return isinstance(error, KeyboardInterrupt) or (isinstance(error, LuthierError) and error.exit_code in (130, 143))

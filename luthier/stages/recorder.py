@@ -49,20 +49,22 @@ class Training:
 class Recorder:
     """Writes what happens; the hooks of one training, on the rank that leads."""
 
-    def __init__(self, training: Training, trainee: Trainee, bar: Bar, state: dict[str, Any] | None, identity: Identity) -> None:
+    def __init__(
+        self, training: Training, trainee: Trainee, bar: Bar, state: dict[str, Any] | None, identity: Identity, ranks: int
+    ) -> None:
         self._training, self._trainee, self._bar = training, trainee, bar
         job, settings = training.job, training.settings
         offsets = (state or {}).get("offsets", {"metrics": 0, "samples": 0})
         self._best: dict[str, Any] | None = (state or {}).get("best")
         self._new_best = False
-        self._metrics = MetricsWriter(job.directory / "metrics.jsonl", offsets["metrics"])
-        self._samples = MetricsWriter(job.directory / "samples.jsonl", offsets["samples"])
+        self._metrics = MetricsWriter(job.directory / "metrics.jsonl", offsets["metrics"], job.progress.warn)
+        self._samples = MetricsWriter(job.directory / "samples.jsonl", offsets["samples"], job.progress.warn)
         every = settings.checkpoint_every if "rollback" in (settings.on_nonfinite, settings.on_spike) else None
         retention = Retention(settings.keep_checkpoints, every)
         root = job.directory / "checkpoints"
         self.saver = Saver(root, training.tokenizer, identity, retention, job.progress.warn, settings.checkpoint_minutes)
         self._started = time.monotonic()
-        self._peak = measure_matmul(training.compute.device, training.compute.dtype)
+        self._peak = measure_matmul(training.compute.device, training.compute.dtype) * ranks
         self._flops_per_token = training_flops_per_token(training.model.config, training.rows.seq_len)
 
     def hooks(self) -> list[Every]:
@@ -83,8 +85,8 @@ class Recorder:
         """Cut the logs back to a checkpoint."""
         self.close()
         directory, offsets = self._training.job.directory, state["offsets"]
-        self._metrics = MetricsWriter(directory / "metrics.jsonl", offsets["metrics"])
-        self._samples = MetricsWriter(directory / "samples.jsonl", offsets["samples"])
+        self._metrics = MetricsWriter(directory / "metrics.jsonl", offsets["metrics"], self._training.job.progress.warn)
+        self._samples = MetricsWriter(directory / "samples.jsonl", offsets["samples"], self._training.job.progress.warn)
         self._best = state.get("best")
         self._bar.done = state["tokens_seen"]
 

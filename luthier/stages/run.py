@@ -14,6 +14,7 @@ from luthier.errors import ConfigError
 from luthier.runs.progress import duration, progress_for
 from luthier.stages.output import print_json, print_rows
 from luthier.stages.pipeline import STAGES, run_recipe
+from luthier.stages.stage import follows
 from luthier.stages.summary import command, summarise, summary_rows
 
 _DURATION = re.compile(r"(?:([\d.]+)d)?(?:([\d.]+)h)?(?:([\d.]+)m)?(?:([\d.]+)s)?")
@@ -70,6 +71,11 @@ def run_verb(
         if then_chat:
             raise ConfigError("--supervise and --chat do not go together", fix=f"chat when it is done: {command()} chat RUN")
         return supervise(words, Path(recipe.runs.root), restarts, seconds)
+    if follows():
+        from luthier.stages.follow import follow
+
+        follow(recipe, until, resume, allow)
+        return 0
     progress = progress_for()
     again = shlex.join([command(), *words])
     run, done = run_recipe(recipe, progress, overrides, until, seconds=seconds, resume=resume, allow=allow, command=again)

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from luthier.config.schema import Recipe
-from luthier.runs.files import write_json
+from luthier.runs.files import read_json, write_json
 from luthier.stages.pretrain import training_settings
-from luthier.stages.stage import Job, Outcome, Stage
+from luthier.stages.stage import Job, Outcome, Stage, follows, wait_for
 from luthier.tasks.conversation import Conversation, Message
 
 
@@ -57,13 +57,16 @@ def _run(job: Job) -> Outcome:
 
     seed, seq_len = recipe.run.seed, recipe.pack.seq_len
     tokenizer = Tokenizer.load(job.inputs["tokenizer"] / "tokenizer.json")
-    conversations = build_conversations(settings.sources, seed, settings.validation_share, job.cache, job.progress)
     system = [Message("system", settings.system_prompt)] if settings.system_prompt else []
-    report: dict[str, dict[str, Any]] = {}
-    for split in ("train", "validation"):
-        chosen = _with_system(getattr(conversations, split), system)
-        report[split] = pack_conversations(chosen, tokenizer, seq_len, job.directory, split, job.progress)
-    write_json(job.directory / "conversations.json", {"sources": conversations.sources, "splits": report})
+    packed = job.directory / "conversations.json"
+    if not follows():
+        conversations = build_conversations(settings.sources, seed, settings.validation_share, job.cache, job.progress)
+        report: dict[str, dict[str, Any]] = {}
+        for split in ("train", "validation"):
+            chosen = _with_system(getattr(conversations, split), system)
+            report[split] = pack_conversations(chosen, tokenizer, seq_len, job.directory, split, job.progress)
+        write_json(packed, {"sources": conversations.sources, "splits": report})
+    made = wait_for(lambda: read_json(packed), packed)
     train = ConversationRows.open(job.directory, "train")
     validation = ConversationRows.open(job.directory, "validation")
 
@@ -92,7 +95,7 @@ def _run(job: Job) -> Outcome:
     )
     optim = recipe.optim.model_copy(update={"lr": settings.lr, "muon_lr": recipe.optim.muon_lr * settings.lr / recipe.optim.lr})
     outcome = run_training(Training(job, "sft", settings, optim, model, tokenizer, train, steps, compute, course, validate, sample))
-    return Outcome(outcome.fingerprint, {"conversations": report, "sources": conversations.sources, **outcome.summary})
+    return Outcome(outcome.fingerprint, {"conversations": made["splits"], "sources": made["sources"], **outcome.summary})
 
 
 STAGE = Stage("sft", ("tokenizer", "pretrain"), _run, _settings, _sources)

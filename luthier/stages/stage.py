@@ -2,14 +2,39 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from luthier.config.schema import Recipe
+from luthier.errors import StorageError
 from luthier.runs.progress import Progress
 from luthier.train.stopping import StopRequest
+
+T = TypeVar("T")
+PATIENCE = 24 * 3600.0
+"""How long a rank waits for what the leading one makes alone. Units: seconds"""
+
+
+def follows() -> bool:
+    """Whether this process is one of several, and not the leading one: it computes, and writes nothing."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and int(os.environ.get("RANK", "0")) > 0
+
+
+def wait_for(look: Callable[[], T | None], path: Path, seconds: float = PATIENCE) -> T:
+    """Look again and again until the leading rank has made something.
+
+    Raises: StorageError when it does not appear
+    """
+    end = time.monotonic() + seconds
+    while (found := look()) is None:
+        if time.monotonic() > end:
+            raise StorageError(f"{path}: rank {os.environ.get('RANK')} waited for this in vain", fix="all ranks need the same file system")
+        time.sleep(0.1)
+    return found
 
 
 def _unnoticed(stage: str, step: int | None, steps: int | None) -> None:

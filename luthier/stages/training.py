@@ -18,7 +18,7 @@ from luthier.runs.metrics import read_metrics
 from luthier.runs.progress import Bar
 from luthier.stages.incidents import Incidents
 from luthier.stages.recorder import Recorder, Training, require_disk
-from luthier.stages.stage import Job, Outcome
+from luthier.stages.stage import Job, Outcome, follows, wait_for
 from luthier.train.checkpoint import Identity, checkpoints, clean, load_newest, spread
 from luthier.train.device import Compute, device_errors, keep_freed_memory, require_same_bits, resolve_compute
 from luthier.train.guards import require_master_weights
@@ -33,7 +33,7 @@ from luthier.train.stopping import listening
 def settle_compute(job: Job, settings: TrainingSection, tokens: int, n_layers: int) -> Compute:
     """Decide where and how to compute, once: a resumed stage takes what the first attempt recorded."""
     path = job.directory / "compute.json"
-    recorded = read_json(path)
+    recorded = wait_for(lambda: read_json(path), path) if follows() else read_json(path)
     if isinstance(recorded, dict):
         compute = Compute(**recorded)
     else:
@@ -63,7 +63,7 @@ def run_training(training: Training) -> Outcome:
     """Train to the end, from wherever an earlier attempt got; leave the final checkpoint, metrics and samples."""
     job, compute = training.job, training.compute
     require_master_weights(training.model)
-    with device_errors(compute.device), joined(compute.device) as world:
+    with device_errors(compute.device), joined(compute.device, job.key) as world:
         if world.leads:
             require_disk(training)
         trainee, loader, identity, state = _begin(training, world)
@@ -105,7 +105,7 @@ def _train(
 ) -> Recorder | None:
     """Run the loop with what a stage hangs on it; whatever ends it, a save in flight is finished first."""
     settings = training.settings
-    recorder = Recorder(training, trainee, bar, state, identity) if world.leads else None
+    recorder = Recorder(training, trainee, bar, state, identity, world.size) if world.leads else None
     course = Course(
         training.steps,
         training.lr_scale,
