@@ -62,6 +62,29 @@ def test_rooms_0_to_6_never_name_torch() -> None:
     assert wrong == []
 
 
+def test_nothing_is_pickled_and_no_text_is_run() -> None:
+    """F1."""
+    wrong = []
+    modules = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
+    calls = {"torch.load", "torch.save", "torch.jit.load", "np.fromregex", "eval", "exec", "compile", "__import__", "os.system"}
+    for path in FILES:
+        wrong += [f"{path}:{line} imports {module}" for line, module in imports(path) if module.split(".")[0] in modules]
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Call):
+                name = ast.unparse(node.func)
+                named = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+                if (
+                    name in calls
+                    or named.get("allow_pickle") == "True"
+                    or named.get("shell") == "True"
+                    or named.get("trust_remote_code") == "True"
+                ):
+                    wrong.append(f"{path}:{node.lineno} calls {ast.unparse(node)[:60]}")
+                if name == "np.load" and named.get("allow_pickle") != "False":
+                    wrong.append(f"{path}:{node.lineno} np.load without allow_pickle=False")
+    assert wrong == []
+
+
 @pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["plan", "recipes/quickstart.toml"], ["runs", "list"]])
 def test_quick_verbs_do_not_import_torch(arguments: list[str]) -> None:
     code = f"import sys; from luthier.cli import call; call({arguments!r}); sys.exit(3 if 'torch' in sys.modules else 0)"

@@ -92,7 +92,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: may not be read") from None
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: a recipe is UTF-8 text; byte {error.start} is not") from None
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # besides TOML's own errors, numbers and nesting without end
         raise ConfigError(f"{path}: not valid TOML: {error}") from None
 
 
@@ -105,6 +105,8 @@ def _parse_override(text: str) -> dict[str, Any]:
         value: Any = tomllib.loads(f"value = {raw}")["value"]
     except tomllib.TOMLDecodeError:
         value = raw.strip()
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{key}: not a value: {error}") from None
     for part in reversed(key.split(".")):
         value = {part: value}
     return value

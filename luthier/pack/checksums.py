@@ -31,6 +31,18 @@ def write_array(path: Path, array: np.ndarray) -> FileRecord:
     return {"file": path.name, "size": found.size, **found.sums()}
 
 
+def map_array(directory: Path, record: FileRecord) -> np.ndarray:
+    """Map an array that `write_array` wrote into memory.
+
+    Raises: DataError when the file holds something else; a pickle is not opened.
+    """
+    path = directory / record["file"]
+    try:
+        return np.lib.format.open_memmap(path, mode="r")
+    except (ValueError, OSError, EOFError) as error:
+        raise DataError(f"{path}: not an array of numbers: {error}", fix="pack again") from None
+
+
 def damaged(directory: Path, record: FileRecord) -> str | None:
     """Say how a file differs from its record; `None` when it is whole."""
     return damage(directory / record["file"], record["size"], record)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from luthier.errors import DataError
-from luthier.pack.checksums import FileRecord, manifest_of_version, verify_files, write_array
+from luthier.pack.checksums import FileRecord, manifest_of_version, map_array, verify_files, write_array
 from luthier.pack.loader import IGNORE_INDEX, Row
 from luthier.pack.shards import dtype_for, stored_dtype
 from luthier.runs.files import fingerprint, make_directory
@@ -186,7 +186,7 @@ class ConversationRows:
         try:
             files: list[FileRecord] = [manifest["files"][name] for name in ("tokens", "mask", "documents")]
             verify_files(directory, files)
-            arrays = [np.load(directory / file["file"], mmap_mode="r", allow_pickle=False) for file in files]
+            arrays = [map_array(directory, file) for file in files]
             return cls(*arrays, report=manifest["report"], name=files[0]["file"])
         except (KeyError, TypeError) as error:
             raise DataError(f"{path}: the manifest must describe tokens, mask and documents: {error}", fix="pack again") from error

@@ -19,7 +19,7 @@ import numpy as np
 
 from luthier.config.schema import PackSection
 from luthier.errors import DataError
-from luthier.pack.checksums import FileRecord, damaged, manifest_of_version, verify_files, write_array
+from luthier.pack.checksums import FileRecord, damaged, manifest_of_version, map_array, verify_files, write_array
 from luthier.runs.checksums import Checksums
 from luthier.runs.files import atomic_file, fingerprint, make_directory
 from luthier.runs.manifest import read_manifest, write_manifest
@@ -227,7 +227,7 @@ class TokenShards:
         shards: list[dict[str, Any]] = record["shards"]
         self._names: list[str] = [shard["file"] for shard in shards]
         self._shards = [np.memmap(directory / shard["file"], dtype=self.dtype, mode="r") for shard in shards]
-        self._ends = [np.load(directory / shard["index"]["file"], mmap_mode="r", allow_pickle=False) for shard in shards]
+        self._ends = [map_array(directory, shard["index"]) for shard in shards]
         self._first_token = [0, *accumulate(shard["tokens"] for shard in shards)]
         self._first_document = [0, *accumulate(shard["documents"] for shard in shards)]
 

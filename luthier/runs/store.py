@@ -73,9 +73,12 @@ class Store:
 def read_record(directory: Path) -> StageRecord | None:
     """The record in an output's directory; `None` when it is missing or not what was written."""
     try:
-        return StageRecord(**(read_manifest(directory / RECORD) or {}))
-    except TypeError:
+        record = StageRecord(**(read_manifest(directory / RECORD) or {}))
+        sensible = all({"bytes", "sha256"} <= entry.keys() and ".." not in (directory / name).parts for name, entry in record.files.items())
+        inside = all((directory / name).is_relative_to(directory) for name in record.files)
+    except (TypeError, AttributeError):
         return None
+    return record if sensible and inside else None
 
 
 def describe_files(directory: Path) -> dict[str, dict[str, Any]]:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import dataclass
 
 import torch
 
-from luthier.config.load import validate
 from luthier.config.schema import Recipe
 from luthier.errors import CheckpointError
 from luthier.generate.engine import Engine
 from luthier.runs.directory import RunDirectory
+from luthier.stages.again import recorded_recipe
 from luthier.stages.training import final_checkpoint
 from luthier.tokenizer.tokenizer import Tokenizer
 from luthier.train.checkpoint import load_model
@@ -33,7 +32,7 @@ def load_run(run: RunDirectory, base: bool = False) -> Loaded:
 
     Raises: CheckpointError when the run has no model yet.
     """
-    recipe = validate(tomllib.loads((run.path / "config.toml").read_text("utf-8")))
+    recipe = recorded_recipe(run, run.path.parent)
     tuned = bool(recipe.sft.sources) and not base
     stage = "sft" if tuned else "pretrain"
     directory = run.stage(stage)

@@ -154,7 +154,10 @@ def load_newest(root: Path, trainee: Trainee, identity: Identity, every: int = 1
         trainee.optimizer.load_state(training)
         restore_random_state(training)
         state: dict[str, Any] = read_json(directory / "state.json")
-        take_state(trainee, state)
+        try:
+            take_state(trainee, state)
+        except (KeyError, TypeError) as error:
+            raise CheckpointError(f"{directory / 'state.json'}: not the counters of a training: {error}") from None
         return state, complaints
     return None, complaints
 

@@ -32,6 +32,7 @@ def test_a_new_horizon_replaces_the_old_one(tmp_path: Path) -> None:
 
 
 def test_every_problem_at_once_with_the_nearest_key() -> None:
+    """D4."""
     with pytest.raises(ConfigError) as caught:
         load_recipe([], ["optim.lrr=1", "modle.x=1", "optim.lr=-5", "model.n_heads=3", 'data.sources=[{kind="pypi", package="x"}]'])
     text = str(caught.value)
@@ -82,3 +83,45 @@ def test_derived_dimensions() -> None:
 def test_model_vocabulary_must_hold_the_tokenizer() -> None:
     with pytest.raises(ConfigError, match="at least the tokenizer's 4096"):
         resolve_model(load_recipe([], ["model.vocab_size=100"]))
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("optim.lrr=1e-3", "optim.lrr: unknown key; did you mean `lr`?"),
+        ("modle.d_model=64", "modle: unknown key; did you mean `model`?"),
+        ('optim.lr="fast"', "optim.lr: Input should be a valid number"),
+        ("model.n_layers=2.5", "model.n_layers: Input should be a valid integer"),
+        ("pretrain.compile=maybe", "should be 'auto', 'on' or 'off'"),
+        ("model.d_model=-64", "model.d_model: Input should be greater than or equal to 1, got -64"),
+        ("optim.lr=-1e-3", "optim.lr: Input should be greater than 0, got -0.001"),
+        ("optim.lr=10", "optim.lr: Input should be less than or equal to 1, got 10"),
+        ("model.d_model=100", "`n_heads` must divide `d_model`, got 6 and 100"),
+        ("model.n_kv_heads=4", "must be a multiple of `n_kv_heads`"),
+        ("tokenizer.vocab_size=10", "greater than or equal to 300"),
+        ("pretrain.steps=0", "pretrain.steps: Input should be greater than or equal to 1, got 0"),
+    ],
+)
+def test_a_mistake_is_named_before_anything_is_fetched_or_written(
+    override: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """D4."""
+    from luthier.cli import call
+
+    monkeypatch.setattr("luthier.data.pypi.fetch_distribution", lambda *_: pytest.fail("fetched"))
+    monkeypatch.setattr("luthier.data.sources.fetch_distribution", lambda *_: pytest.fail("fetched"))
+    quickstart = Path(__file__).resolve().parents[2] / "recipes" / "quickstart.toml"
+    assert call(["run", str(quickstart), override, f'runs.root="{tmp_path / "runs"}"']) == 2
+    said = capsys.readouterr().err
+    assert words in said and "Traceback" not in said
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("text", ["a = " + "[" * 10_000, "run.seed = " + "9" * 5000, "a = " + "{b=" * 10_000])
+def test_nesting_and_numbers_without_end_are_refused(text: str, tmp_path: Path) -> None:
+    """D7."""
+    (tmp_path / "a.toml").write_text(text)
+    with pytest.raises(ConfigError, match=r"a\.toml: not valid TOML"):
+        load_recipe([tmp_path / "a.toml"])
+    with pytest.raises(ConfigError, match=r"run\.seed: not a value"):
+        load_recipe([], [text.replace(text.split(" = ")[0] + " = ", "run.seed=")])

@@ -58,6 +58,7 @@ def test_clean_text_is_idempotent_and_normal(text: str) -> None:
 
 @pytest.mark.parametrize("character", ["a", " ", "\n", "\t", "\u0301", "\u0316\u0301", "Ã", "é", "\0", "\r", "\u200d"])
 def test_a_million_of_one_character_ends(character: str) -> None:
+    """D1."""
     text = clean_text("x" + character * 1_000_000)
     assert text.startswith("x")
     parts = cut_text(text, 1000)

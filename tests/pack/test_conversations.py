@@ -158,7 +158,7 @@ def test_rows_feed_the_loader(tmp_path: Path) -> None:
 
 
 def test_many_left_out_is_said(tmp_path: Path) -> None:
-    """C5: samples longer than the context are counted."""
+    """C5. Samples longer than the context are counted."""
 
     class Recorder(Progress):
         warnings: list[str] = []  # noqa: RUF012

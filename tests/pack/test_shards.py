@@ -310,7 +310,7 @@ def test_an_unknown_split_or_type_is_an_error(documents: Path, tmp_path: Path) -
 
 @pytest.mark.parametrize("split", SPLITS)
 def test_too_few_tokens_gives_advice_that_helps(tmp_path: Path, split: str) -> None:
-    """D3: a corpus smaller than one row."""
+    """D3. A corpus smaller than one row."""
     splits = {"train": TRAIN, "validation": VALIDATION, split: [["Only a few words here."]]}
     documents = write_documents(tmp_path / "documents", splits)
     with pytest.raises(DataError, match=f"the {split} documents give") as caught:

@@ -65,6 +65,7 @@ def test_tokenizers_gives_our_ids(peers: dict, pattern: str, text: str) -> None:
 
 
 def test_specials_are_special_to_tokenizers_and_text_to_us(peers: dict) -> None:
+    """D2."""
     ours = tokenizer()
     assert [ours.special.by_string[string] for string in SPECIAL_STRINGS] == list(range(ours.vocab_size - 23, ours.vocab_size))
     for string, token in ours.special.by_string.items():
@@ -81,6 +82,7 @@ def test_specials_are_special_to_tokenizers_and_text_to_us(peers: dict) -> None:
 @settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=80))
 def test_any_bytes_come_back(data: bytes) -> None:
+    """D2."""
     ours = tokenizer()
     text = data.decode("utf-8", "replace")
     assert ours.decode_bytes(ours.encode(text)) == text.encode("utf-8")

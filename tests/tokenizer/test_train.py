@@ -41,6 +41,7 @@ def test_the_vocabulary_has_the_size_that_was_asked_for() -> None:
 
 
 def test_too_small_a_corpus_gives_fewer_entries_and_one_advice() -> None:
+    """D3."""
     recorder = Recorder()
     small = train(["aaaa bb aaaa"], 4096, progress=recorder)
     assert 279 < small.vocab_size < 300
