@@ -36,6 +36,7 @@ def _run(job: Job) -> Outcome:
             ("computed", ", ".join(f"{key} {value}" for key, value in pretrain["compute"].items())),
             ("luthier", f"{machine['luthier']} {(machine['commit'] or '')[:12]}".strip()),
             ("packages", ", ".join(f"{name} {version}" for name, version in machine["packages"].items())),
+            *((f"{name}: {label}", value) for name in ("pretrain", "sft") for label, value in _health(said[name])),
         ],
         summary=_summary(said),
         stages=[{"name": name, "seconds": record["seconds"], "cached": False} for name, record in records.items()],
@@ -54,6 +55,18 @@ def _run(job: Job) -> Outcome:
     path = job.directory / "report.html"
     write_report(path, data)
     return Outcome(fingerprint(sha256_file(path)), {})
+
+
+def _health(stage: Any) -> list[tuple[str, str]]:
+    """What went wrong while training, and what saving cost."""
+    if "health" not in stage:
+        return []
+    health, saving = stage["health"], stage["checkpoints"]
+    share = saving["stopped_seconds"] / max(saving["attempt_seconds"], 1e-9)
+    return [
+        ("steps", f"{health['skipped']} left out, {health['spikes']} loss spikes, {health['rollbacks']} rollbacks"),
+        ("checkpoints", f"{saving['saved']} saved, {saving['failed']} failed; training stood still for {share:.2%} of the last attempt"),
+    ]
 
 
 def _summary(said: Any) -> list[tuple[str, str]]:
