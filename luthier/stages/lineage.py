@@ -48,7 +48,8 @@ def continued(recipe: Recipe, parent: RunDirectory, store: Store, allowed: Seque
     if unasked:
         names = " ".join(f"--allow-change {line.split(':')[0]}" for line in unasked)
         raise ConfigError("\n  ".join([f"going on from {parent.path.name} would change", *unasked]), fix=f"if that is meant: {names}")
-    key = parent.record.get("started", {}).get("pretrain", {}).get("key")
+    begun = {**parent.record.get("stages", {}), **parent.record.get("started", {})}  # one found in the store was not begun here
+    key = begun.get("pretrain", {}).get("key")
     whole = [d for d in checkpoints(store.directory("pretrain", key) / "checkpoints") if not problems(d)] if key else []
     if not key or not whole:
         raise CheckpointError(f"{parent.path}: its pretraining has no whole checkpoint to go on from", fix="run its recipe first")

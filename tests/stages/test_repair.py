@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from luthier.cli import call
 from luthier.errors import CheckpointError
 from luthier.runs.directory import RunDirectory
 from luthier.runs.progress import Progress
@@ -219,3 +220,15 @@ def test_an_unfinished_training_loses_its_damaged_checkpoint_only(run: RunDirect
     assert len(said["damaged"]) == 1 and last.name in said["rebuilt"][0] and "is removed" in said["rebuilt"][0]
     assert not last.exists() and run.record["status"] == "interrupted" and "pretrain" not in run.record["stages"]
     assert read_record(pretrain) is None
+
+
+def test_the_command_line_exits_with_0_when_all_is_whole_afterwards(run: RunDirectory, capsys: pytest.CaptureFixture[str]) -> None:
+    flip(stage(run, "tokenizer") / "measures.json")
+    root = ["--root", str(run.path.parent)]
+    assert call(["verify", run.path.name, *root]) == 1
+    assert "measures.json: block at byte 0 is not what was written" in capsys.readouterr().err
+    assert call(["verify", run.path.name, "--repair", *root]) == 0
+    out = capsys.readouterr().out
+    assert "rebuilt: store/tokenizer/" in out and "every stage's fingerprint is what it was" in out
+    assert call(["verify", run.path.name, "--json", *root]) == 0
+    assert json.loads(capsys.readouterr().out)["damaged"] == []

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from luthier.cli import call
 from luthier.errors import CheckpointError, ConfigError
 from luthier.runs.directory import RunDirectory
 from luthier.runs.files import read_json, write_json
@@ -109,3 +110,20 @@ def test_an_error_leaves_no_copy(run: RunDirectory) -> None:
     with pytest.raises(ValueError, match="nowhere"):
         repro_verb(run.path.name, None, as_json=False, root=str(run.path.parent))
     assert not (run.path.parent / "repro").exists()
+
+
+def test_a_run_that_went_on_from_another_is_the_same_again(made: Path, run: RunDirectory, capsys: pytest.CaptureFixture[str]) -> None:
+    root = run.path.parent
+    arguments = [str(made.parent / "tiny.toml"), *SHORT, f'data.sources=["{made.parent / "corpus"}"]', f"runs.root={root}"]
+    first, _ = run_recipe(recipe_from(arguments)[0], Progress(), until="pretrain")
+    recipe, _ = recipe_from([*arguments, "pretrain.steps=9", "optim.lr=1e-3"])
+    later, _ = run_recipe(recipe, Progress(), until="pretrain", resume=first.path.name, allow=("steps", "lr"))
+    repro_verb(str(later.path), None, as_json=True, root=str(root))
+    said = json.loads(capsys.readouterr().out)
+    assert said["same"] and list(said["stages"]) == ["data", "tokenizer", "pack", "pretrain"]
+
+
+def test_the_command_line_says_the_same(run: RunDirectory, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(["repro", run.path.name, "--until", "tokenizer", "--root", str(run.path.parent)]) == 0
+    assert "same" in capsys.readouterr().out
+    assert call(["repro", run.path.name, "--until", "nonsense", "--root", str(run.path.parent)]) == 2
