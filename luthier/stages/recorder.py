@@ -97,13 +97,13 @@ class Recorder:
     def measured(self) -> dict[str, Any]:
         """Throughput, memory, health and the cost of saving, from the metrics and this attempt's clocks."""
         rows = [row for row in read_metrics(self._training.job.directory / "metrics.jsonl") if "train/loss" in row]
-        rates = sorted(row["tok_per_s"] for row in rows)
+        rates = sorted(row["tok_per_s"] for row in rows if "tok_per_s" in row)  # a damaged log is accepted as it is
         health, cost = self._trainee.health, self.saver.cost
         return {
             "tok_per_s": rates[len(rates) // 2] if rates else None,
             "peak_flops": self._peak,
             "mem_gib": memory_gib(self._training.compute.device),
-            "seconds_training": sum(row["step_ms"] for row in rows) / 1e3,
+            "seconds_training": sum(row.get("step_ms", 0.0) for row in rows) / 1e3,
             "compute": self._training.compute.as_dict(),
             "health": {"skipped": health.skipped, "spikes": health.spikes, "rollbacks": health.rollbacks},
             "checkpoints": {

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from luthier.pack.shards import SPLITS, TokenShards, dtype_for, pack_documents
 from luthier.runs.manifest import read_manifest, write_manifest
 from luthier.runs.progress import Progress
 from luthier.tokenizer.tokenizer import Tokenizer
+from tests.fuzz import FUZZ, altered, replaced
 from tests.pack.corpus import TEXTS, expected_stream, tokenizer, write_documents
 
 TRAIN = [TEXTS[:20], TEXTS[20:21], TEXTS[21:50]]
@@ -357,3 +360,22 @@ def test_a_large_vocabulary_is_stored_in_32_bits(documents: Path, tmp_path: Path
     stream = shards.read(0, shards.n_tokens)
     assert stream.max() == large.special.end_of_text > 65_535
     assert large.decode(stream) == "".join(text for part in VALIDATION for text in part)
+
+
+@pytest.mark.slow
+@FUZZ
+@given(data=st.data())
+def test_any_manifest_is_read_or_refused(packed: Path, tmp_path: Path, data: st.DataObject) -> None:
+    """D7."""
+    if not (tmp_path / "pack").exists():
+        shutil.copytree(packed, tmp_path / "pack")
+    path = tmp_path / "pack" / "manifest.json"
+    if data.draw(st.booleans()):
+        path.write_bytes(altered(data, (packed / "manifest.json").read_bytes()))
+    else:
+        value = replaced(data, read_manifest(packed / "manifest.json"))
+        if not isinstance(value, dict):
+            return
+        write_manifest(path, value)  # as one would who wants it taken
+    with contextlib.suppress(DataError):
+        TokenShards.open(tmp_path / "pack", "train")
