@@ -20,7 +20,7 @@ from luthier.stages.incidents import Incidents
 from luthier.stages.recorder import Recorder, Training, require_disk
 from luthier.stages.stage import Job, Outcome, follows, wait_for
 from luthier.train.checkpoint import Identity, checkpoints, clean, load_newest, spread
-from luthier.train.device import Compute, device_errors, keep_freed_memory, require_same_bits, resolve_compute
+from luthier.train.device import Compute, device_errors, keep_freed_memory, require_same_bits, resolve_compute, take_device
 from luthier.train.guards import require_master_weights
 from luthier.train.loop import Course, Trainee, fit
 from luthier.train.objective import NextToken
@@ -42,6 +42,7 @@ def settle_compute(job: Job, settings: TrainingSection, tokens: int, n_layers: i
             job.progress.warn(f"{job.directory.parent.name}: not compiled: {reason}")
             compute = replace(compute, compiled=False)
         write_json(path, compute.as_dict())
+    take_device(compute.device)
     torch.set_num_threads(compute.threads)
     require_same_bits()
     keep_freed_memory()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
 import shutil
 import statistics
 import sys
@@ -70,6 +71,22 @@ def _resolve_device(asked: str) -> str:
             f"device={asked} was asked for, but torch {torch.__version__} finds none here", fix="set device=auto or device=cpu"
         )
     return asked
+
+
+def take_device(device: str) -> None:
+    """Let `cuda` mean this rank's own GPU; for one process, leave it as it is. Call it before anything is put there.
+
+    Raises: HardwareError when there is none for this rank
+    """
+    if os.environ.get("WORLD_SIZE", "1") == "1" or device == "cpu":
+        return
+    rank, there = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if device != "cuda" or rank >= there:
+        raise HardwareError(
+            f"rank {rank} on this machine needs a CUDA device of its own, there are {there}",
+            fix=f"torchrun --nproc-per-node {max(1, there)}, or pretrain.device=cpu",
+        )
+    torch.cuda.set_device(rank)
 
 
 def _has_bf16_units(device: str) -> bool:

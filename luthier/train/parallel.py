@@ -9,6 +9,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
+import signal
+import threading
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -48,13 +51,14 @@ class World:
         """
         if self.size == 1:
             return list(scalars)
-        with self._together():
-            for bucket in _buckets(list(model.parameters())):
-                flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).reshape(-1) for p in bucket])  # (n,)
+        for bucket in _buckets(list(model.parameters())):
+            flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).reshape(-1) for p in bucket])  # (n,)
+            with self._together():
                 dist.all_reduce(flat)
-                for p, part in zip(bucket, flat.split([p.numel() for p in bucket]), strict=True):
-                    p.grad = part.view_as(p)
-            sums = torch.tensor(scalars, dtype=torch.float64)
+            for p, part in zip(bucket, flat.split([p.numel() for p in bucket]), strict=True):
+                p.grad = part.view_as(p)
+        sums = torch.tensor(scalars, dtype=torch.float64)
+        with self._together():  # on the CPU, so a dead rank is noticed before anybody waits for its GPU
             dist.all_reduce(sums)
         return sums.tolist()
 
@@ -81,12 +85,19 @@ class World:
         """Say in one sentence that another rank is gone, which shows as a closed connection or as a time-out."""
         try:
             yield
-        except (dist.DistError, RuntimeError) as error:
-            gone = f"rank {1 - self.rank}" if self.size == 2 else "another rank"
-            raise HardwareError(
-                f"rank {self.rank} of {self.size}: {gone} is gone: {str(error).splitlines()[0][:200]}",
+        except RuntimeError as error:
+            if "CUDA error" in str(error):
+                raise
+            if threading.current_thread() is threading.main_thread():  # torchrun ends the ranks that are left: let them say why
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            who = f"rank {1 - self.rank}" if self.size == 2 else "another rank"
+            said = re.sub(r"^\[\S+:\d+\] ", "", str(error).splitlines()[0]).split(". ")[0]  # without a line of somebody's source
+            gone = HardwareError(
+                f"rank {self.rank} of {self.size}: {who} is gone or hangs: {said}",
                 fix="its own log says why; run the same command again, it goes on from the last checkpoint",
-            ) from None
+            )
+            gone.exit_code = 1  # nobody's mistake
+            raise gone from None
 
 
 ALONE = World(0, 1)
@@ -98,13 +109,12 @@ def joined(device: str, meeting: str = "", minutes: float = 30.0) -> Generator[W
 
     `meeting` is a name all ranks know; one process may join again under another. `minutes` is how long a rank waits for the others:
     the leading one may be validating.
+    Raises: HardwareError when a rank does not come
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         yield ALONE
         return
-    if device == "cuda":
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     world, wait = World(int(os.environ["RANK"]), size), timedelta(minutes=minutes)
     with world._together():
         store, _, _ = next(iter(dist.rendezvous("env://", world.rank, size, timeout=wait)))

@@ -71,7 +71,8 @@ def listening(request: StopRequest | None = None) -> Generator[StopRequest, None
         yield request
     finally:
         for number, handler in previous.items():
-            signal.signal(number, handler)
+            if signal.getsignal(number) == request.handle:  # else somebody decided otherwise meanwhile
+                signal.signal(number, handler)
 
 
 def _plain(seconds: float) -> str:
