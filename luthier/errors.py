@@ -43,6 +43,12 @@ class HardwareError(LuthierError, RuntimeError):
     exit_code = 2
 
 
+class HardwareFailure(HardwareError):
+    """Hardware that was there failed: a device is lost, another rank is gone, or it computes wrongly."""
+
+    exit_code = 1
+
+
 class NumericsError(LuthierError, RuntimeError):
     """A loss or a gradient stopped being finite."""
 

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import torch
 
 from luthier.config.schema import TrainingSection
-from luthier.errors import HardwareError
+from luthier.errors import HardwareError, HardwareFailure
 from luthier.plan.hardware import machine
 
 T = TypeVar("T")
@@ -138,7 +138,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 def device_errors(device: str) -> Generator[None, None, None]:
     """Turn what a driver says when its device went away into one sentence.
 
-    Raises: HardwareError
+    Raises: HardwareFailure
     """
     try:
         yield
@@ -146,7 +146,7 @@ def device_errors(device: str) -> Generator[None, None, None]:
         if not any(words in str(error) for words in ("CUDA error", "cuDNN error", "HIP error", "MPS backend")):
             raise
         first = str(error).splitlines()[0]
-        raise HardwareError(
+        raise HardwareFailure(
             f"{device} failed: {first}; after sleep, a driver's update or its reset a process cannot go on using it",
             fix="run the same command again, it goes on from the last checkpoint; if it happens again, restart the machine",
         ) from error

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from luthier.errors import HardwareError, NumericsError
+from luthier.errors import HardwareFailure, NumericsError
 
 WINDOW = 64
 """Losses that the next one is compared with."""
@@ -106,17 +106,17 @@ def first_nonfinite(model: nn.Module, losses: Iterator[Tensor]) -> str:
 def require_same_gradients(model: nn.Module, before: Sequence[Tensor | None], step: int, losses: tuple[float, float]) -> None:
     """Compare a step's gradients with those of the same step computed before, bit by bit.
 
-    Raises: HardwareError naming the first parameter that differs
+    Raises: HardwareFailure naming the first parameter that differs
     """
     for (name, p), old in zip(model.named_parameters(), before, strict=True):
         same = p.grad is old if p.grad is None or old is None else torch.equal(_bits(p.grad), _bits(old))
         if not same:
-            raise HardwareError(
+            raise HardwareFailure(
                 f"step {step + 1}: computed twice, the gradient of {name} differs; the processor or its memory makes silent errors",
                 fix="go on from the last checkpoint on another machine, and have this one tested",
             )
     if losses[0] != losses[1] and not (math.isnan(losses[0]) and math.isnan(losses[1])):
-        raise HardwareError(f"step {step + 1}: computed twice, the loss differs: {losses[0]!r} and {losses[1]!r}")
+        raise HardwareFailure(f"step {step + 1}: computed twice, the loss differs: {losses[0]!r} and {losses[1]!r}")
 
 
 def _bits(tensor: Tensor) -> Tensor:

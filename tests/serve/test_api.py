@@ -77,6 +77,7 @@ def test_a_seed_repeats_an_answer(app: FastAPI) -> None:
 
 
 def test_split_characters_and_stop_strings_over_chunk_edges(tokenizer: Tokenizer) -> None:
+    """E13."""
     app = make_app(ScriptedEngine(tokenizer, "é 😀 弦楽器 then STOP never"), tokenizer)
     for stream in (False, True):
         response = ask(app, stream=stream, stop=["STOP", "nothing"], max_tokens=100)
@@ -88,6 +89,7 @@ def test_split_characters_and_stop_strings_over_chunk_edges(tokenizer: Tokenizer
 
 
 def test_a_prompt_beyond_the_context_is_refused_with_counts(app: FastAPI) -> None:
+    """E5."""
     response = ask(app, messages=[{"role": "user", "content": "strings " * 200}])
     error = response.json()["error"]
     assert response.status_code == 400
@@ -97,6 +99,7 @@ def test_a_prompt_beyond_the_context_is_refused_with_counts(app: FastAPI) -> Non
 
 
 def test_unknown_model_names_are_404_and_open_nothing(app: FastAPI) -> None:
+    """E7."""
     opened: list[Any] = []
     watching = [True]
 
@@ -115,6 +118,7 @@ def test_unknown_model_names_are_404_and_open_nothing(app: FastAPI) -> None:
 
 
 def test_bad_requests_are_400_in_openais_form(app: FastAPI) -> None:
+    """E6."""
     response = ask(app, temperature=-1)
     assert response.status_code == 400
     assert set(response.json()["error"]) == {"message", "type", "param", "code"}
@@ -122,6 +126,7 @@ def test_bad_requests_are_400_in_openais_form(app: FastAPI) -> None:
 
 
 def test_bodies_above_a_mebibyte_are_413_with_and_without_a_length(app: FastAPI) -> None:
+    """E4."""
     assert call(app, "POST", CHAT, content=b"x" * (2**20 + 1)).status_code == 413
     sent = 0
 
@@ -138,6 +143,7 @@ def test_bodies_above_a_mebibyte_are_413_with_and_without_a_length(app: FastAPI)
 
 
 def test_the_largest_body_taken_is_answered(app: FastAPI) -> None:
+    """E4."""
     body = json.dumps({"messages": [{"role": "user", "content": "a" * (2**20 - 100)}]})
     assert call(app, "POST", CHAT, content=body).json()["error"]["code"] == "context_length_exceeded"
 
@@ -147,6 +153,7 @@ def test_the_largest_body_taken_is_answered(app: FastAPI) -> None:
     ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example", "10.0.0.5", "localhost:80:80", "localhost:x", "u@localhost", ""],
 )
 def test_other_hosts_are_403(app: FastAPI, host: str) -> None:
+    """E9."""
     for path in ("/", "/health", "/v1/models"):
         assert call(app, "GET", path, headers={"host": host}).status_code == 403
 
@@ -168,6 +175,7 @@ def test_the_bound_host_is_served_and_a_wildcard_serves_addresses_but_no_names(t
 
 @pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://localhost:9999", "http://127.0.0.1:8000"])
 def test_posts_from_foreign_pages_are_403_and_never_reach_the_engine(tokenizer: Tokenizer, origin: str) -> None:
+    """E9."""
     engine = ScriptedEngine(tokenizer, "Hi")
     response = call(make_app(engine, tokenizer), "POST", CHAT, json=ASK, headers={"origin": origin})
     assert response.status_code == 403
@@ -180,6 +188,7 @@ def test_posts_from_its_own_page_are_answered(app: FastAPI) -> None:
 
 
 def test_every_answer_has_the_headers_and_none_has_cors(app: FastAPI) -> None:
+    """E9."""
     paths = ("/", "/page.js", "/page.css", "/health", "/nothing")
     responses = [call(app, "GET", path, headers={"origin": "http://evil.example"}) for path in paths]
     responses += [ask(app, max_tokens=1), ask(app, n=2), call(app, "OPTIONS", CHAT), call(app, "GET", "/", headers={"host": "evil"})]
@@ -193,6 +202,7 @@ def test_every_answer_has_the_headers_and_none_has_cors(app: FastAPI) -> None:
 
 
 def test_the_page_needs_nothing_inline_and_nothing_from_elsewhere(app: FastAPI) -> None:
+    """E10."""
     page = call(app, "GET", "/").text
     script = call(app, "GET", "/page.js")
     style = call(app, "GET", "/page.css")
@@ -257,6 +267,7 @@ def test_an_engine_that_raises_later_ends_the_stream_with_an_error_event(tokeniz
 
 
 def test_prompts_are_never_logged(app: FastAPI, caplog: pytest.LogCaptureFixture) -> None:
+    """E14."""
     secret = "xylophone diary"
     with caplog.at_level(logging.DEBUG):
         for fields in ({}, {"stream": True}, {"temperature": -1}, {"model": secret}):

@@ -114,6 +114,7 @@ def test_a_long_conversation_forgets_its_beginning_and_goes_on(browser: Browser,
 
 
 def test_markup_in_an_answer_is_shown_as_text(browser: Browser, tokenizer: Tokenizer) -> None:
+    """E10."""
     attack = '<img src=x onerror="window.hit=1"><script>window.hit=1</script>'
     with running(make_app(ScriptedEngine(tokenizer, attack), tokenizer)) as (address, _):
         browser.open(address)

@@ -72,6 +72,7 @@ def refusal(**fields: Any) -> ApiError:
     ],
 )
 def test_bad_values_are_refused_by_name(field: str, value: Any) -> None:
+    """E6."""
     error = refusal(**{field: value})
     assert error.param == field
     assert field in error.message
@@ -80,6 +81,7 @@ def test_bad_values_are_refused_by_name(field: str, value: Any) -> None:
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
 def test_numbers_that_are_not_finite_are_refused(number: str) -> None:
+    """E6."""
     with pytest.raises(ApiError) as caught:
         parse_request(f'{{"messages": [{json.dumps(USER)}], "temperature": {number}}}'.encode())
     assert caught.value.status == 400
@@ -93,6 +95,7 @@ def test_bodies_that_are_no_object_are_refused(body: bytes) -> None:
 
 
 def test_a_refusal_never_repeats_what_was_said() -> None:
+    """E14."""
     secret = "my secret diary"
     bad: list[dict[str, Any]] = [
         {"messages": [{"role": "user", "content": [{"type": secret}]}]},

@@ -80,6 +80,7 @@ def test_an_answer_arrives_while_it_is_made(engine: ScriptedEngine, tokenizer: T
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_client_that_goes_away_frees_the_engine(engine: ScriptedEngine, tokenizer: Tokenizer, gate: Gate, stream: bool) -> None:
+    """E2."""
     app = make_app(engine, tokenizer)
     with running(app) as (address, _), httpx.Client(base_url=address, timeout=PATIENCE) as http:
         body = json.dumps({**STREAM, "stream": stream}).encode()
@@ -100,6 +101,7 @@ def test_a_client_that_goes_away_frees_the_engine(engine: ScriptedEngine, tokeni
 
 
 def test_a_client_that_goes_away_while_waiting_leaves_the_queue(engine: ScriptedEngine, tokenizer: Tokenizer, gate: Gate) -> None:
+    """E2."""
     app = make_app(engine, tokenizer)
     with running(app) as (address, _), ThreadPoolExecutor() as pool, httpx.Client(base_url=address, timeout=PATIENCE) as http:
         first = pool.submit(httpx.post, address + CHAT, json=ASK, timeout=PATIENCE)
@@ -128,6 +130,7 @@ def test_beyond_the_queue_is_429_and_all_others_are_answered(engine: ScriptedEng
 
 
 def test_caches_are_freed_after_many_answers(tokenizer: Tokenizer) -> None:
+    """E15."""
     engine = ScriptedEngine(tokenizer, "Hi")
     with running(make_app(engine, tokenizer)) as (address, _), httpx.Client(base_url=address, timeout=PATIENCE) as http:
         for n in range(20):
@@ -139,6 +142,7 @@ def test_caches_are_freed_after_many_answers(tokenizer: Tokenizer) -> None:
 
 
 def test_stopping_lets_an_open_answer_end(engine: ScriptedEngine, tokenizer: Tokenizer, gate: Gate) -> None:
+    """E12."""
     with running(make_app(engine, tokenizer)) as (address, server), ThreadPoolExecutor() as pool:
         answer = pool.submit(httpx.post, address + CHAT, json=STREAM, timeout=PATIENCE)
         until(lambda: gate.reached == 0)
@@ -148,6 +152,7 @@ def test_stopping_lets_an_open_answer_end(engine: ScriptedEngine, tokenizer: Tok
 
 
 def test_stopping_ends_a_long_answer_with_an_error_event(tokenizer: Tokenizer) -> None:
+    """E12."""
     engine = ScriptedEngine(tokenizer, "x" * 90, lambda _: time.sleep(0.2))
     app = make_app(engine, tokenizer)
     with running(app, drain_seconds=0.3) as (address, server), ThreadPoolExecutor() as pool:
@@ -160,6 +165,7 @@ def test_stopping_ends_a_long_answer_with_an_error_event(tokenizer: Tokenizer) -
 
 
 def test_a_taken_port_names_its_process_and_a_free_one() -> None:
+    """E1."""
     with bind("127.0.0.1", 0) as listener:
         port = listener.getsockname()[1]
         with pytest.raises(PortInUseError) as caught:

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from luthier.errors import HardwareError, NumericsError
+from luthier.errors import HardwareError, HardwareFailure, NumericsError
 from luthier.model.weights import weights_sha256
 from luthier.train.guards import ENOUGH, WINDOW, Health
 from luthier.train.loop import Incident, Trainee
@@ -163,7 +163,7 @@ def test_a_lost_device_is_named_with_its_likely_cause() -> None:
     """A15."""
     from luthier.train.device import device_errors
 
-    with pytest.raises(HardwareError, match="after sleep, a driver's update"), device_errors("cuda"):
+    with pytest.raises(HardwareFailure, match="after sleep, a driver's update"), device_errors("cuda"):
         raise RuntimeError("CUDA error: unspecified launch failure\nCUDA kernel errors might be reported later")
     with pytest.raises(RuntimeError, match="something else"), device_errors("cuda"):
         raise RuntimeError("something else")

@@ -115,6 +115,7 @@ def test_hooks_come_when_due() -> None:
 
 
 def test_what_is_not_there_is_refused_when_asked_for() -> None:
+    """D5."""
     if not torch.cuda.is_available():
         with pytest.raises(HardwareError, match="device=cuda"):
             resolve_compute(PretrainSection(steps=1, device="cuda"), 0)
