@@ -23,6 +23,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from luthier.errors import HardwareError
+from luthier.train.meeting import meet
 
 BUCKET_BYTES = 25 * 2**20
 """Gradients are summed in flat pieces of about this size."""
@@ -107,8 +108,8 @@ ALONE = World(0, 1)
 def joined(device: str, meeting: str = "", minutes: float = 30.0) -> Generator[World, None, None]:
     """Join the processes that torchrun started, for as long as the block runs; `ALONE` without torchrun.
 
-    `meeting` is a name all ranks know; one process may join again under another. `minutes` is how long a rank waits for the others:
-    the leading one may be validating.
+    `meeting` is a name all ranks know, of what they train. `minutes` is how long a rank waits for the others: the leading one may be
+    validating.
     Raises: HardwareError when a rank does not come
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
@@ -118,8 +119,9 @@ def joined(device: str, meeting: str = "", minutes: float = 30.0) -> Generator[W
     world, wait = World(int(os.environ["RANK"]), size), timedelta(minutes=minutes)
     with world._together():
         store, _, _ = next(iter(dist.rendezvous("env://", world.rank, size, timeout=wait)))
+        fresh = meet(dist.PrefixStore(meeting, store), world.rank, size, wait.total_seconds())
         backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
-        dist.init_process_group(backend, timeout=wait, store=dist.PrefixStore(meeting, store), rank=world.rank, world_size=size)
+        dist.init_process_group(backend, timeout=wait, store=fresh, rank=world.rank, world_size=size)
     try:
         yield world
     finally:

@@ -1,94 +1,121 @@
+"""Recipes trained by several processes: the same tokens, the same losses, whatever number goes on."""
+
+from __future__ import annotations
+
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from luthier.cli import call
+from tests.ranks import ROOT, Part, perform
+from tests.stages.conftest import make_tiny
 
-KEYS = ("step", "train/loss", "val/loss")
+STEPS = 24
+OPTIONS = ["optim.name=adamw", "optim.lr=1e-3", "pretrain.precision=fp32", "sft.precision=fp32"]
 
 
-def start(ranks: int, arguments: list[str]) -> subprocess.Popen[str]:
-    launcher = [
-        "-m",
-        "torch.distributed.run",
-        "--nproc-per-node",
-        str(ranks),
-        "--rdzv-backend",
-        "c10d",
-        "--rdzv-endpoint",
-        "localhost:0",
-        "-m",
+def numbers(root: Path, stage: str) -> list[dict[str, Any]]:
+    """Step, losses and norm of each line of the metrics."""
+    lines = next(root.glob(f"store/{stage}/*/metrics.jsonl")).read_text().splitlines()
+    return [{key: value for key, value in json.loads(line).items() if key in ("step", "train/loss", "val/loss")} for line in lines]
+
+
+def require_near(root: Path, other: Path, stage: str) -> None:
+    ours, theirs = numbers(root, stage), numbers(other, stage)
+    assert [line["step"] for line in ours] == [line["step"] for line in theirs]
+    for line, there in zip(ours, theirs, strict=True):
+        assert line == pytest.approx(there, rel=1e-6)
+
+
+def together(parts: list[Part]) -> list[list[int]]:
+    """The tokens of each step, of all ranks in order."""
+    return [[token for share in shares for token in share] for shares in zip(*(part.result["tokens"] for part in parts), strict=True)]
+
+
+def test_any_number_of_ranks_goes_on_and_learns_what_one_does(tmp_path: Path) -> None:
+    """A7. From 1 rank to 2, to 1, to 4; asked to stop, all wait until the leading one has saved."""
+    recipe = [*make_tiny(tmp_path), *OPTIONS]
+
+    def play(size: int, root: str, verb: str = "pretrain", **more: Any) -> dict[str, Any]:
+        return {"size": size, "arguments": [verb, *recipe, f"runs.root={tmp_path / root}"], "root": str(tmp_path / root), **more}
+
+    plays = [
+        play(1, "one"),
+        play(1, "several", stop_after=4),
+        play(2, "several", stop_after=7, slow_to_save=0.5),
+        play(1, "several", stop_after=3),
+        play(4, "several"),
+        play(1, "one", "sft"),
+        play(2, "several", "sft"),
     ]
-    command = [sys.executable, *(launcher if ranks > 1 else ["-m"]), "luthier", *arguments]
-    return subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
-    )
+    one, *several, tuned_by_one, tuned_by_two = perform("tests.stages.ranks", plays)
+    said = [part.said for parts in several for part in parts]
+    assert one[0].result["code"] == 0, one[0].said
+    assert [part.result["code"] for parts in several for part in parts] == [130, 130, 130, 130, 0, 0, 0, 0], said
+    assert all("step_000011" in part.result["saved"] for part in several[1])
+    assert all("everything is saved" in text for text in said[:4])
+    expected = together(one)
+    assert len(expected) == STEPS
+    assert [tokens for parts in several for tokens in together(parts)] == expected
+    assert together(tuned_by_two) == together(tuned_by_one)
+    for stage in ("pretrain", "sft"):
+        require_near(tmp_path / "one", tmp_path / "several", stage)
 
 
-def finish(ranks: int, arguments: list[str]) -> None:
-    child = start(ranks, arguments)
-    _, said = child.communicate(timeout=300)
-    assert child.returncode == 0, said
+def torchrun(arguments: list[str], restarts: int = 0) -> subprocess.Popen[str]:
+    launcher = ["--standalone", "--nproc-per-node", "2", "--max-restarts", str(restarts)]
+    command = [sys.executable, "-m", "torch.distributed.run", *launcher, "-m", "luthier", *arguments]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=ROOT)
 
 
-def train_past(lines: int, ranks: int, arguments: list[str], root: Path) -> subprocess.Popen[str]:
-    """Start, and return once the metrics are longer than that."""
-    child = start(ranks, arguments)
-    while not any(p.read_text().count("\n") > lines for p in root.glob("store/pretrain/*/metrics.jsonl")):
+def kill(rank: int, launcher: subprocess.Popen[str], root: Path, lines: int) -> None:
+    """Kill a rank once the metrics have so many lines; the leading one is named in the lock."""
+    while not any(path.read_text().count("\n") >= lines for path in root.glob("store/pretrain/*/metrics.jsonl")):
         time.sleep(0.02)
-        assert child.poll() is None
-    return child
+        assert launcher.poll() is None
+    ranks = {int(pid) for pid in Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()}
+    (lock,) = root.glob("store/pretrain/*/lock")
+    leading = json.loads(lock.read_text())["pid"]
+    assert leading in ranks and len(ranks) == 2
+    os.kill(leading if rank == 0 else (ranks - {leading}).pop(), signal.SIGKILL)
 
 
-def curve(root: Path) -> list[dict]:
-    lines = next(root.glob("store/pretrain/*/metrics.jsonl")).read_text().splitlines()
-    return [{key: json.loads(line).get(key) for key in KEYS} for line in lines]
-
-
-def same_curve(one: list[dict], other: list[dict]) -> bool:
-    assert [row["step"] for row in one] == [row["step"] for row in other]
-    near = pytest.approx
-    return all(row[key] is None or row[key] == near(there[key], abs=1e-4) for row, there in zip(one, other, strict=True) for key in KEYS)
-
-
-OPTIONS = ["pretrain.steps=300", "pretrain.eval_every=1000", "pretrain.sample_every=1000", "pretrain.checkpoint_every=20"]
-
-
-def test_any_number_of_ranks_goes_on_and_learns_what_one_does(tiny: list[str], tmp_path: Path) -> None:
-    """A7."""
-    arguments = ["pretrain", *tiny, *OPTIONS, "optim.name=adamw", "optim.lr=1e-3", "pretrain.precision=fp32"]
-    assert call([*arguments, f"runs.root={tmp_path / 'one'}"]) == 0
-    root = tmp_path / "runs"
-    for lines, ranks in ((20, 2), (60, 1)):
-        child = train_past(lines, ranks, arguments, root)
-        (next(root.glob("tiny-*")) / "STOP").touch()
-        assert "(the STOP file); everything is saved" in child.communicate(timeout=60)[1]
-        assert lines < len(curve(root)) < 300
-    finish(4, arguments)
-    assert same_curve(curve(root), curve(tmp_path / "one"))
+def fingerprint(root: Path) -> str:
+    return json.loads(next(root.glob("store/pretrain/*/stage.json")).read_text())["fingerprint"]
 
 
 @pytest.mark.slow
-def test_a_killed_rank_ends_all_and_the_same_command_goes_on(tiny: list[str], tmp_path: Path) -> None:
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="finds the ranks in /proc")
+def test_a_killed_rank_ends_all_and_torchrun_or_the_same_command_goes_on(tmp_path: Path) -> None:
     """A11."""
-    arguments = ["pretrain", *tiny, *OPTIONS]
-    finish(2, [*arguments, f"runs.root={tmp_path / 'undisturbed'}"])
-    parent = train_past(50, 2, arguments, tmp_path / "runs")
-    children = subprocess.run(["pgrep", "-P", str(parent.pid), "-f", "luthier"], capture_output=True, text=True, check=True).stdout.split()
-    ranks = {Path(f"/proc/{pid}/environ").read_bytes().split(b"\0RANK=")[1][:1]: int(pid) for pid in children}
-    os.kill(ranks[b"1"], 9)
+    steps = ["pretrain.steps=300", "pretrain.eval_every=1000", "pretrain.sample_every=1000", "pretrain.checkpoint_every=20"]
+    arguments = ["pretrain", *make_tiny(tmp_path), *steps]
+    undisturbed, again, restarted = (tmp_path / name for name in ("undisturbed", "again", "restarted"))
+    launcher = torchrun([*arguments, f"runs.root={undisturbed}"])
+    _, said = launcher.communicate(timeout=300)
+    assert launcher.returncode == 0, said
+
+    launcher = torchrun([*arguments, f"runs.root={again}"])
+    kill(1, launcher, again, 50)
     began = time.monotonic()
-    _, said = parent.communicate(timeout=60)
-    assert parent.returncode == 1 and time.monotonic() - began < 60
-    assert "rank 0 of 2: rank 1 is gone" in said or "stopped (SIGTERM)" in said
-    finish(2, arguments)
-    hashes = {
-        json.loads(next((tmp_path / name).glob("store/pretrain/*/stage.json")).read_text())["fingerprint"]
-        for name in ("runs", "undisturbed")
-    }
-    assert len(hashes) == 1
+    _, said = launcher.communicate(timeout=60)
+    assert launcher.returncode == 1 and time.monotonic() - began < 60
+    assert "error: rank 0 of 2: rank 1 is gone" in said
+    record = json.loads(next(again.glob("tiny-*/run.json")).read_text())
+    assert record["status"] == "failed" and "rank 1 is gone" in record["reason"]
+    launcher = torchrun([*arguments, f"runs.root={again}"])
+    _, said = launcher.communicate(timeout=300)
+    assert launcher.returncode == 0 and "going on from step" in said, said
+    assert fingerprint(again) == fingerprint(undisturbed)
+
+    launcher = torchrun([*arguments, f"runs.root={restarted}"], restarts=1)
+    kill(0, launcher, restarted, 50)
+    _, said = launcher.communicate(timeout=300)
+    assert launcher.returncode == 0 and "rank 1 of 2: rank 0 is gone" in said and "going on from step" in said, said
+    assert fingerprint(restarted) == fingerprint(undisturbed)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+from datetime import timedelta
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import nn
 
 from luthier.errors import DataError
@@ -38,7 +41,9 @@ class Seeing(NextToken):
 
 def part(rank: int, size: int, does: str, **arguments: Any) -> Any:
     torch.set_num_threads(1)
-    return {"learn": learn, "differ": differ, "unused": unused, "share": share, "twice": twice, "absent": absent}[does](rank, **arguments)
+    return {"learn": learn, "differ": differ, "unused": unused, "share": share, "twice": twice, "absent": absent, "restart": restart}[does](
+        rank, **arguments
+    )
 
 
 def learn(rank: int, rows_per_step: int = 8, micro: int = 8, fault: str | None = None, minutes: float = 1.0) -> dict[str, Any]:
@@ -109,3 +114,25 @@ def absent(rank: int) -> None:
     if rank == 0:
         with joined("cpu", minutes=1 / 60):
             pass
+
+
+def restart(rank: int) -> list[Any]:
+    """Meet in a store that a dead attempt has written to, as torchrun's after a restart."""
+    os.environ["TORCHELASTIC_USE_AGENT_STORE"] = "True"
+    address, port, wait = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), timedelta(seconds=60)
+    server = dist.TCPStore(address, port, is_master=rank == 0, timeout=wait)
+    if rank == 0:
+        stale = dist.PrefixStore("x", server)
+        for key, value in {"sign/1": "dead", "heard/1": "dead", "call": json.dumps({"name": "dead", "signs": ["dead"]})}.items():
+            stale.set(key, value)
+        server.set("ready", "yes")
+    server.wait(["ready"])
+    said: list[Any] = []
+    for attempt in range(3):
+        with joined("cpu", "x") as world:
+            said.append(world.share({}, f"{attempt} {rank}"))
+    if rank == 0:
+        server.wait(["done"])
+    else:
+        server.set("done", "yes")
+    return said

@@ -28,6 +28,7 @@ PLAYS: dict[str, dict[str, Any]] = {
     "unused": {"size": 2, "does": "unused"},
     "share": {"size": 2, "does": "share"},
     "twice": {"size": 2, "does": "twice"},
+    "restart": {"size": 2, "does": "restart"},
     "killed": {"size": 2, "does": "learn", "fault": "kill"},
     "killed of three": {"size": 3, "does": "learn", "fault": "kill"},
     "failed": {"size": 2, "does": "learn", "fault": "raise"},
@@ -93,6 +94,11 @@ def test_all_get_what_the_leading_rank_has(played: dict[str, list[Part]]) -> Non
 
 def test_ranks_meet_again_for_the_next_stage(played: dict[str, list[Part]]) -> None:
     assert results(played["twice"]) == [["pretrain 0", "sft 0"]] * 2
+
+
+def test_a_restart_is_not_misled_by_what_dead_ranks_wrote(played: dict[str, list[Part]]) -> None:
+    """A11."""
+    assert results(played["restart"]) == [["0 0", "1 0", "2 0"]] * 2
 
 
 def test_a_killed_rank_ends_the_others_with_a_sentence(played: dict[str, list[Part]]) -> None:
