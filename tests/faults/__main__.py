@@ -11,6 +11,7 @@ import os
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -46,9 +47,12 @@ EXPERIMENTS: dict[str, list[Experiment]] = {
 
 
 def tried(experiment: Experiment) -> Row:
-    """Run one experiment in a directory of its own."""
-    with tempfile.TemporaryDirectory(prefix="luthier-faults-") as directory, Bench(Path(directory)) as bench:
-        return experiment(bench)
+    """Run one experiment in a directory of its own; one that breaks is a row too, so that the others' rows are not lost."""
+    try:
+        with tempfile.TemporaryDirectory(prefix="luthier-faults-") as directory, Bench(Path(directory)) as bench:
+            return experiment(bench)
+    except Exception:
+        return Row("?", f"{experiment} broke", 1, [traceback.format_exc()])
 
 
 def together(rows: Sequence[Row]) -> list[Row]:

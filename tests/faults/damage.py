@@ -150,11 +150,14 @@ def _found(bench: Bench, interrupted: Path, damage: Callable[[Path], None], name
 
 
 def _resumed(bench: Bench, root: Path, checkpoint: str, name: str) -> list[str]:
-    """Go on with a run whose newest checkpoint is damaged: a line names the file, and the end is the same."""
+    """Go on with a run whose newest checkpoint is damaged: a line names the file, an older one is taken, the end is the same."""
+    step = int(whole_checkpoints(root)[-1].name[5:])
     attempt = bench.run(root)
     wrong = [f"code {attempt.code}: {last_words(attempt)}"] if attempt.code != 0 else []
     if not any(name in line and checkpoint in line for line in attempt.stderr.splitlines()):
         wrong.append(f"no line names {checkpoint}/{name}")
+    if f"going on from step {step} " not in attempt.stderr:
+        wrong.append(f"not gone on from step {step}: {last_words(attempt)}")
     wrong += bench.end_is_wrong(root)
     shutil.rmtree(root)
     return wrong

@@ -139,6 +139,11 @@ class Shim:
             self._failing = fault.onward
         return fault if due or (self._failing and kind in NEEDS_SPACE) else None
 
+    def is_futile(self, kind: str, path: str) -> bool:
+        """Whether an operation fails anyway and changes nothing: it deletes what is not there, or makes what is, or nowhere."""
+        full = os.path.join(self.root, path)
+        return os.path.lexists(full) != (kind in ("unlink", "rmdir")) or not os.path.exists(os.path.dirname(full))
+
     def bytes_of(self, data: Any) -> dict[str, Any]:
         """A write's bytes for the log, when they are wanted."""
         return {"data": base64.b64encode(data).decode()} if self._content else {}
@@ -237,7 +242,7 @@ def _functions(shim: Shim) -> dict[str, Callable[..., Any]]:
     def simple(name: str, kind: str, position: int = 0) -> Callable[..., Any]:
         def call(*given: Any, **named: Any) -> Any:
             place = shim.resolve(given[position], named.get("dir_fd"))
-            if place is None:
+            if place is None or shim.is_futile(kind, place):
                 return real[name](*given, **named)
             extra = {"target": os.fsdecode(given[0])} if kind == "symlink" else {}
             return shim.operation(kind, place, lambda: real[name](*given, **named), extra)

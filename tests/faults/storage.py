@@ -60,7 +60,7 @@ def _survived(bench: Bench, root: Path, attempt: Attempt, number: int) -> list[s
         wrong += impolite(attempt)
     elif bench.end_is_wrong(root):
         wrong += [f"ends well but {what}" for what in bench.end_is_wrong(root) if "left behind" not in what]
-    steps = [step for _, step in committed(attempt.operations)]
+    steps = [step for _, step in committed(attempt.operations)[0]]
     whole = [int(path.name[5:]) for path in whole_checkpoints(root)]
     if steps and (not whole or whole[-1] < steps[-1]):
         wrong.append(f"step {steps[-1]} was saved, whole are {whole}")
