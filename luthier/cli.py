@@ -265,6 +265,8 @@ def call(arguments: list[str]) -> int:
     previous = signal.signal(signal.SIGTERM, _terminate)
     try:
         result: Any = app(arguments, prog_name="luthier", standalone_mode=False)
+        if result == Interrupted.exit_code:  # typer has swallowed a Ctrl-C that came outside of training
+            raise KeyboardInterrupt
         return result if isinstance(result, int) else 0
     except LuthierError as error:
         kind = "" if error.message.startswith("stopped") else "stopped: " if error.exit_code >= 130 else "error: "

@@ -24,15 +24,17 @@ from tests.faults.kills import (
     a1_killed_again_and_again,
     a1_killed_once,
     a2_killed_at_three_calls,
+    a5_told_to_stop,
     a8_at_the_very_end,
     a12_leftovers_of_the_dead,
 )
-from tests.faults.power import b8_power_cuts
+from tests.faults.power import b8_power_cuts, b8_power_cuts_after_a_kill
 from tests.faults.storage import b1_broken_disk, b1_full_from_then_on, b1_full_once, b7_paths
 
 EXPERIMENTS: dict[str, list[Experiment]] = {
     "A1": [*(partial(a1_killed_once, seeds=[seed]) for seed in range(5)), a1_killed_again_and_again],
     "A2": [a2_killed_at_three_calls],
+    "A5": [partial(a5_told_to_stop, stride=20), partial(a5_told_to_stop, stride=20, first=10)],
     "A8": [a8_at_the_very_end],
     "A12": [a12_leftovers_of_the_dead],
     "B1": [*(partial(b1_full_once, stride=6, first=first) for first in range(6)), b1_full_from_then_on, b1_broken_disk],
@@ -40,7 +42,7 @@ EXPERIMENTS: dict[str, list[Experiment]] = {
     "B4": [b4_flipped],
     "B5": [b5_missing_and_swapped],
     "B7": [b7_paths],
-    "B8": [b8_power_cuts],
+    "B8": [b8_power_cuts, b8_power_cuts_after_a_kill],
     "B9": [b9_unfinished_newest],
 }
 """By fault; an experiment of many tries is cut into parts that run side by side."""

@@ -22,8 +22,14 @@ def covering(tests: Path) -> dict[str, list[str]]:
             if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
                 match = _IDS.match(ast.get_docstring(node) or "")
                 for fault in re.findall(r"[A-G]\d+", match[1]) if match else []:
-                    found.setdefault(fault, []).append(f"{path.relative_to(tests.parent)}::{node.name}")
+                    found.setdefault(fault, []).append(f"{path.relative_to(tests.parent)}::{node.name}{_marks(node)}")
     return found
+
+
+def _marks(node: ast.FunctionDef) -> str:
+    """Say of a test which is not in the default run why."""
+    marks = [mark for mark in ("slow", "gpu", "network") if any(f"mark.{mark}" in ast.unparse(d) for d in node.decorator_list)]
+    return f" ({', '.join(marks)})" if marks else ""
 
 
 def lines(tests: Path) -> list[str]:

@@ -82,6 +82,13 @@ class Disk:
         self.root = Folder()
         self._handles: dict[int, File] = {}
 
+    @classmethod
+    def of(cls, directory: Path) -> Disk:
+        """A disk that holds a tree, all of it synced."""
+        disk = cls()
+        _read(directory, disk.root)
+        return disk
+
     def apply(self, kind: str, path: str, details: dict[str, Any]) -> None:
         """Do one operation of the shim's log."""
         if kind in ("write", "truncate", "fsync"):
@@ -168,6 +175,18 @@ def _write(folder: Folder, target: Path, chance: random.Random | None, *, surviv
             whole = File(bytearray(node.durable), list(node.pending))
             whole.sync()
             path.write_bytes(whole.durable)
+
+
+def _read(directory: Path, folder: Folder) -> None:
+    for path in directory.iterdir():
+        if path.is_symlink():
+            node: Node = Link(str(path.readlink()))
+        elif path.is_dir():
+            node = Folder()
+            _read(path, node)
+        else:
+            node = File(bytearray(path.read_bytes()))
+        folder.durable[path.name] = folder.now[path.name] = node
 
 
 def _set(entries: dict[str, Node], name: str, node: Node | None) -> None:

@@ -1,4 +1,4 @@
-"""A1, A2, A8, A12: death at any moment, and what it leaves behind."""
+"""A1, A2, A3, A5, A8, A12: death at any moment, and what it leaves behind."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -25,6 +26,14 @@ STRATA = (
 )  # fmt: skip
 """Kinds and places of operations; each is struck at least once for each seed."""
 _AT_INSTANTS = 10
+VARIANTS = (
+    (),
+    ("pretrain.keep_best=true", "pretrain.eval_every=10"),
+    ("pretrain.checkpoint_every=1", "pretrain.keep_checkpoints=1"),
+    ("optim.name=adamw", "pretrain.checkpoint_minutes=0.001"),
+    ("pretrain.document_mask=true", "pretrain.replay_every=5"),
+)
+"""What else is different with each seed: the best is kept, a save at every step, saves by the clock, masked documents."""
 
 
 def moments(operations: list[tuple[str, str, dict]], chance: random.Random) -> list[Moment]:
@@ -44,15 +53,18 @@ def a1_killed_once(bench: Bench, seeds: Sequence[int] = range(5)) -> Row:
     """Kill at 30 moments of each model's training: 20 operations and 10 instants by the clock."""
     row = Row("A1", "kill -9 at an operation or an instant, then the same command")
     for seed in seeds:
-        override, chance = f"run.seed={seed}", random.Random(seed)
-        undisturbed = bench.undisturbed(override)
+        overrides, chance = (f"run.seed={seed}", *VARIANTS[seed]), random.Random(seed)
+        undisturbed = bench.undisturbed(*overrides)
         strokes: list[Moment | float] = [*moments(undisturbed.attempt.operations, chance)]
         strokes += [undisturbed.attempt.seconds * (i + chance.random()) / _AT_INSTANTS for i in range(_AT_INSTANTS)]
         for stroke in strokes:
             root = bench.fresh()
-            attempt = _struck(bench, root, stroke, override)
+            attempt = _struck(bench, root, stroke, *overrides)
+            if not attempt.killed and isinstance(stroke, tuple):  # fewer checkpoints by the clock than in the undisturbed run
+                root, stroke = bench.fresh(), (stroke[0], 1, stroke[2])
+                attempt = _struck(bench, root, stroke, *overrides)
             wrong = [] if attempt.killed or isinstance(stroke, float) else [f"was not killed: code {attempt.code}, {last_words(attempt)}"]
-            row.note(f"seed {seed}, {_name(stroke)}", [*wrong, *bench.verdict(root, override)])
+            row.note(f"seed {seed}, {_name(stroke)}", [*wrong, *bench.verdict(root, *overrides)])
             shutil.rmtree(root)
     return row
 
@@ -61,10 +73,27 @@ def a1_killed_again_and_again(bench: Bench, seeds: Sequence[int] = range(5), kil
     """Kill one run several times, each time a little later or earlier."""
     row = Row("A1", f"kill -9 {kills} times during one run, then the same command")
     for seed in seeds:
-        override, chance, root = f"run.seed={seed}", random.Random(100 + seed), bench.fresh()
+        overrides, chance, root = (f"run.seed={seed}", *VARIANTS[seed]), random.Random(100 + seed), bench.fresh()
         for _ in range(kills):
-            bench.run(root, override, fault=Fault("*", chance.randint(1, 250), "kill", chance.choice(("before", "middle", "after"))))
-        row.note(f"seed {seed}", bench.verdict(root, override))
+            bench.run(root, *overrides, fault=Fault("*", chance.randint(1, 250), "kill", chance.choice(("before", "middle", "after"))))
+        row.note(f"seed {seed}", bench.verdict(root, *overrides))
+        shutil.rmtree(root)
+    return row
+
+
+def a5_told_to_stop(bench: Bench, stride: int = 17, first: int = 0) -> Row:
+    """Send SIGINT or SIGTERM at operations all along the run: it stops politely with 130 or 143, and the same command goes on."""
+    row = Row("A3, A5", "SIGINT or SIGTERM at an operation, then the same command")
+    labels = [label_of(kind, path) for kind, path, _ in bench.undisturbed().attempt.operations]
+    for turn, number in enumerate(range(first, len(labels), stride)):
+        label, occurrence = labels[number], labels[: number + 1].count(labels[number])
+        sent, code = ((signal.SIGINT, 130), (signal.SIGTERM, 143))[turn % 2]
+        root = bench.fresh()
+        attempt = bench.run(root, fault=Fault(label, occurrence, "signal", signal=sent))
+        wrong = [] if attempt.code in (0, code) else [f"code {attempt.code} instead of {code}: {last_words(attempt)}"]
+        if "Traceback" in attempt.stderr or (attempt.code == code and "\nstopped" not in f"\n{attempt.stderr}"):
+            wrong.append(f"impolite: {last_words(attempt)}")
+        row.note(f"{sent.name} at {label} #{occurrence}", [*wrong, *bench.verdict(root)])
         shutil.rmtree(root)
     return row
 

@@ -36,18 +36,36 @@ def b8_power_cuts(bench: Bench, points: int = 100, resumed: int = 100) -> Row:
     Each time the newest committed checkpoint must be whole; after `resumed` of them the same command must come to the same end.
     """
     row = Row("B8", "power cut: un-synced writes, creations and renames lost")
-    operations = bench.undisturbed().attempt.operations
+    _cut(bench, row, Disk(), bench.undisturbed().attempt.operations, (points, resumed), 0)
+    return row
+
+
+def b8_power_cuts_after_a_kill(bench: Bench, points: int = 50, resumed: int = 50) -> Row:
+    """The same in a second attempt, which goes on from what a killed one left, cuts its logs and removes its leftovers."""
+    row = Row("B8", "power cut in an attempt that goes on after a kill")
+    root = bench.copy(bench.interrupted())
+    newest = int(whole_checkpoints(root)[-1].name[5:])
+    disk = Disk.of(root)
+    attempt = bench.run(root, content=True)
+    assert attempt.code == 0, attempt.stderr
+    _cut(bench, row, disk, attempt.operations, (points, resumed), newest)
+    return row
+
+
+def _cut(bench: Bench, row: Row, disk: Disk, operations: Operations, counts: tuple[int, int], before: int) -> None:
+    """Replay operations and cut the power at random points; `before` is the step that was safe at the beginning."""
+    points, resumed = counts
     safe, never = committed(operations)
     assert not never, f"the directory was not synced after steps {never} got their names"
     chance = random.Random(8)
     cuts = sorted(chance.sample(range(1, len(operations) + 1), points))
     going_on = set(chance.sample(cuts, min(resumed, points)))
-    disk, done = Disk(), 0
+    done = 0
     for cut in cuts:
         for kind, path, details in operations[done:cut]:
             disk.apply(kind, path, details)
         done = cut
-        newest = max((step for number, step in safe if number <= cut), default=0)
+        newest = max((step for number, step in safe if number <= cut), default=before)
         wrong: list[str] = []
         for lost in ("all", "some"):
             root = bench.fresh()
@@ -60,4 +78,3 @@ def b8_power_cuts(bench: Bench, points: int = 100, resumed: int = 100) -> Row:
             shutil.rmtree(root)
         kind, path, _ = operations[cut - 1]
         row.note(f"after operation {cut}, {kind} {path}", wrong)
-    return row

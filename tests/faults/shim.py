@@ -38,10 +38,11 @@ class Fault:
     occurrence: int = 1
     """The first is 1; 0 is every one."""
     do: str = "kill"
-    """`kill`, `error`, or `sleep`."""
+    """`kill`, `error`, `sleep`, or `signal`, which the process may handle."""
     where: str = "before"
     """`before`, `middle` (of a write: half of its bytes are there) or `after`."""
     errno: int = 28
+    signal: int = signal.SIGTERM
     onward: bool = False
     """An error stays: from then on every operation that needs space fails."""
     seconds: float = 0.0
@@ -114,6 +115,8 @@ class Shim:
                 if stroke.where == "middle" and half is not None:
                     half()
                 raise OSError(stroke.errno, os.strerror(stroke.errno), os.path.join(self.root, path))
+            if stroke is not None and stroke.do == "signal":
+                os.kill(os.getpid(), stroke.signal)
             if stroke is None or stroke.do != "sleep":
                 return self._done(kind, path, act, details)
         time.sleep(stroke.seconds)

@@ -34,6 +34,11 @@ def test_killed_six_times_in_one_run_gives_the_same_model(bench: Bench) -> None:
     require_survived(kills.a1_killed_again_and_again(bench, seeds=[1]), 1)
 
 
+def test_told_to_stop_at_any_operation_it_stops_politely_and_goes_on(bench: Bench) -> None:
+    """A3, A5. More of them in the slow test."""
+    require_survived(kills.a5_told_to_stop(bench, stride=331, first=30), 2)
+
+
 def test_the_same_command_after_the_end_writes_nothing_and_no_epoch_is_skipped(bench: Bench) -> None:
     """A8."""
     require_survived(kills.a8_at_the_very_end(bench), 3)
@@ -84,7 +89,7 @@ def test_retention_never_deletes_the_last_whole_checkpoint(bench: Bench) -> None
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", EXPERIMENTS)
 def test_all_experiments(fault: str) -> None:
-    """A1, A2, A8, A12, B1, B3, B4, B5, B7, B8, B9. What `make faults` runs."""
+    """A1, A2, A3, A5, A8, A12, B1, B3, B4, B5, B7, B8, B9. What `make faults` runs."""
     rows = together([tried(experiment) for experiment in EXPERIMENTS[fault]])
     assert all(row.tries and not row.failures for row in rows), "\n".join(table(rows))
 
