@@ -24,6 +24,8 @@ from luthier.errors import LuthierError
 ROOT = Path(__file__).resolve().parents[1]
 LONGEST = 60.0
 """Seconds after which the ranks that are left are killed, once one has ended."""
+HANGS_AFTER = 120.0
+"""Seconds after which all are killed."""
 
 
 @dataclass(frozen=True)
@@ -51,14 +53,15 @@ def _play(part: Any, size: int, longest: float, arguments: dict[str, Any], scrat
     shared = {"WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     running = {_fork(part, rank, size, shared, arguments, scratch): rank for rank in range(size)}
     ended: dict[int, tuple[int, float]] = {}
-    end, began = None, time.monotonic()
+    began = time.monotonic()
+    end = began + HANGS_AFTER
     while running:
         for pid in list(running):
             found, status = os.waitpid(pid, os.WNOHANG)
             if found:
                 ended[running.pop(pid)] = (os.waitstatus_to_exitcode(status), time.monotonic() - began)
-                end = end or time.monotonic() + longest
-            elif end is not None and time.monotonic() > end:
+                end = min(end, time.monotonic() + longest)
+            elif time.monotonic() > end:
                 os.kill(pid, signal.SIGKILL)
         time.sleep(0.01)
     read = [(json.loads(_read(scratch, rank, "out") or "null"), _read(scratch, rank, "err")) for rank in range(size)]

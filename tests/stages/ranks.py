@@ -40,13 +40,13 @@ def part(rank: int, size: int, arguments: list[str], root: str, stop_after: int 
     def wish(self: StopRequest) -> str | None:
         return "the test" if rank == size - 1 and len(tokens) == stop_after else None
 
-    finish = recorder.Saver.finish
+    save = recorder.Saver.save
 
-    def slowly(self: Any) -> None:
+    def slowly(*arguments: Any) -> None:
         time.sleep(slow_to_save)
-        finish(self)
+        save(*arguments)
 
-    loop.share_of, StopRequest._look, recorder.Saver.finish = seeing, wish, slowly  # type: ignore[method-assign]
+    loop.share_of, StopRequest._look, recorder.Saver.save = seeing, wish, slowly  # type: ignore[method-assign]
     code = call(arguments)
     saved = sorted(path.parent.name for path in Path(root).glob("store/*/*/checkpoints/step_*/MANIFEST.json"))
     return {"code": code, "tokens": tokens, "saved": saved}
