@@ -2,7 +2,8 @@
 
 A message is `<|role|>`, a space, its content, `<|end_of_turn|>`; between messages stands nothing. The space makes a content's first
 word the token that it is inside a sentence, so that a small model can copy a name from a question to the head of its answer. Content
-is encoded by itself, so a literal `<|user|>` in it stays text, and the mask is known from who speaks, never from searching.
+is encoded by itself, so a literal `<|user|>` in it stays text, and the mask is known from who speaks, never from searching. A layout
+may call the tokens otherwise and put other text around content: see `special.ChatFormat`.
 """
 
 from __future__ import annotations
@@ -11,70 +12,89 @@ from collections.abc import Iterable, Sequence
 
 from luthier.errors import DataError
 from luthier.tasks.conversation import Message
-from luthier.tokenizer.special import Role
+from luthier.tokenizer.jinja import jinja_template
+from luthier.tokenizer.special import ChatFormat, Role, SpecialTokens
 from luthier.tokenizer.tokenizer import Tokenizer
 
-# What `render` does, for programs that render by Jinja (transformers, llama.cpp). Those parse special tokens in the rendered text,
-# so there, other than here, a literal one in a message's content becomes special.
-CHAT_TEMPLATE = (
-    "{% for message in messages %}"
-    "{% if message['role'] not in ['system', 'user', 'assistant'] %}"
-    "{{ raise_exception('a role must be system, user or assistant, got ' + message['role']) }}"
-    "{% endif %}"
-    "{{ '<|' + message['role'] + '|> ' + message['content'] + '<|end_of_turn|>' }}"
-    "{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
-)
+CHAT_TEMPLATE = jinja_template(SpecialTokens.starting_at(0), ChatFormat())
+"""The template of tokenizers with the default layout."""
+CONTENT_PREFIX = ChatFormat().prefix
+"""Stands before every content in the default layout, and is taken away from what a model says."""
 
 
-CONTENT_PREFIX = " "
-"""Stands before every content, and is taken away from what a model says."""
+def chat_template(tokenizer: Tokenizer) -> str:
+    """What `render` does, as Jinja, for programs that render by it."""
+    return jinja_template(tokenizer.special, tokenizer.chat)
 
 
 def render(messages: Sequence[Message], tokenizer: Tokenizer) -> tuple[list[int], list[bool]]:
-    """Return ids and the loss mask: true on each token that the assistant has to produce, its end of turn included.
+    """Return ids and the loss mask: true on each token that the assistant has to produce, what ends its turn included.
 
     Raises: DataError for a role that is none.
     """
-    ids: list[int] = []
-    mask: list[bool] = []
-    for message in messages:
-        opening = tokenizer.special.roles.get(message.role)
-        if opening is None:
-            raise DataError(f"a message's role must be system, user or assistant, got {message.role!r}")
-        content = tokenizer.encode(CONTENT_PREFIX + message.content)
-        ids += [opening, *content, tokenizer.special.end_of_turn]
-        mask += [False, *[message.role == "assistant"] * (len(content) + 1)]
+    ids, mask = _turns(messages, tokenizer)
+    if tokenizer.chat.ends:
+        ids.append(tokenizer.special.end_of_text)
+        mask.append(bool(messages) and messages[-1].role == "assistant")
     return ids, mask
 
 
 def render_prompt(messages: Sequence[Message], tokenizer: Tokenizer) -> list[int]:
     """Return the ids of a conversation that the assistant has to continue: they end with `<|assistant|>`."""
-    return [*render(messages, tokenizer)[0], tokenizer.special.assistant]
+    return [*_turns(messages, tokenizer)[0], tokenizer.special.assistant]
+
+
+def _turns(messages: Sequence[Message], tokenizer: Tokenizer) -> tuple[list[int], list[bool]]:
+    special, chat = tokenizer.special, tokenizer.chat
+    suffix = tokenizer.encode_normalised(tokenizer.normalise(chat.suffix))
+    ids: list[int] = [special.begin_of_text] if chat.begins else []
+    mask: list[bool] = [False] * len(ids)
+    for message in messages:
+        opening = special.roles.get(message.role)
+        if opening is None:
+            raise DataError(f"a message's role must be system, user or assistant, got {message.role!r}")
+        spoken = tokenizer.encode(chat.prefix + message.content)
+        if message.role in chat.closed:
+            spoken.append(special.end_of_turn)
+        ids += [opening, *spoken]
+        mask += [False, *[message.role == "assistant"] * len(spoken)]
+        if message.role in chat.closed:
+            ids += suffix
+            mask += [False] * len(suffix)
+    return ids, mask
 
 
 def parse(ids: Iterable[int], tokenizer: Tokenizer) -> list[Message]:
-    """Return the messages that render to these ids.
+    """Return the messages that render to these ids, content normalised; where two roles are one token, the later one is meant.
 
     Raises: DataError when the ids are not whole messages.
     """
-    roles: dict[int, Role] = {token: role for role, token in tokenizer.special.roles.items()}
-    special = tokenizer.special
+    special, chat = tokenizer.special, tokenizer.chat
+    roles: dict[int, Role] = {token: role for role, token in special.roles.items()}
+    specials = set(special.by_string.values()) - {special.unknown}
+    listed = list(map(int, ids))
+    if chat.begins and listed[:1] == [special.begin_of_text]:
+        del listed[0]
+    if chat.ends and listed[-1:] == [special.end_of_text]:
+        listed.pop()
+    suffix = tokenizer.encode_normalised(tokenizer.normalise(chat.suffix))
     messages: list[Message] = []
-    role: Role | None = None
-    content: list[int] = []
-    for position, token in enumerate(map(int, ids)):
+    position = 0
+    while position < len(listed):
+        role = roles.get(listed[position])
         if role is None:
-            role = roles.get(token)
-            if role is None:
-                raise DataError(f"token {position} of a conversation must open a message with a role, got id {token}")
-        elif token == special.end_of_turn:
-            messages.append(Message(role, tokenizer.decode(content).removeprefix(CONTENT_PREFIX)))
-            role, content = None, []
-        elif token >= special.end_of_text:
-            raise DataError(f"token {position} of a conversation must be content or the end of a turn, got the special id {token}")
-        else:
-            content.append(token)
-    if role is not None:
-        raise DataError(f"the last message of a conversation must end with <|end_of_turn|>, this one of {role!r} does not")
+            raise DataError(f"token {position} of a conversation must open a message with a role, got id {listed[position]}")
+        end = next((i for i in range(position + 1, len(listed)) if listed[i] in specials), len(listed))
+        content = tokenizer.decode(listed[position + 1 : end]).removeprefix(chat.prefix)
+        messages.append(Message(role, content))
+        if role not in chat.closed:
+            position = end
+            continue
+        if end == len(listed):
+            raise DataError(f"the last message of a conversation must end with <|end_of_turn|>, this one of {role!r} does not")
+        if listed[end] != special.end_of_turn:
+            raise DataError(f"token {end} of a conversation must be content or the end of a turn, got the special id {listed[end]}")
+        position = end + 1
+        if suffix and listed[position : position + len(suffix)] == suffix:
+            position += len(suffix)
     return messages

@@ -25,7 +25,7 @@ def measure(tokenizer: Tokenizer, texts: Sequence[str]) -> dict[str, Any]:
     n_bytes = sum(len(well_formed(text).encode("utf-8")) for text in texts)
     characters = sum(map(len, texts))
     words = sum(len(text.split()) for text in texts)
-    entries = tokenizer.special.end_of_text
+    entries = len(tokenizer.entries)
     return {
         "documents": len(texts),
         "bytes": n_bytes,

@@ -1,54 +1,85 @@
-"""The tokenizer. In: merges, or a tokenizer.json. Out: text to ids and back. Next: chat, train, and room 6."""
+"""The tokenizer. In: merges, parts of any kind, or a tokenizer.json. Out: text to ids and back. Next: chat, train, and room 6."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
 from luthier.errors import DataError
 from luthier.runs.files import write_text
 from luthier.tokenizer.bpe import N_BYTES, Pair, encode_word
+from luthier.tokenizer.characters import CharacterCodec
 from luthier.tokenizer.fast import FastEncoder
 from luthier.tokenizer.files import read_tokenizer_json, tokenizer_json
+from luthier.tokenizer.parts import NO_ID, UNKNOWN_TEXT, Kind, Parts, assemble
 from luthier.tokenizer.patterns import PatternName, Splitter, well_formed
-from luthier.tokenizer.special import SPECIAL_STRINGS, SpecialTokens
+from luthier.tokenizer.uncased import UncasedCodec, check_extra
+
+
+class Codec(Protocol):
+    """What a kind of tokenizer does: text to what it can say, and that to ranks."""
+
+    def normalise(self, text: str) -> str: ...
+    def encode(self, text: str) -> list[int]: ...
+    def encode_many(self, texts: Sequence[str]) -> list[np.ndarray]: ...
+    def encode_readable(self, text: str) -> list[int]: ...
 
 
 class Tokenizer:
-    """Byte-level BPE: 256 bytes, the merges, 23 special tokens. Never changes once made."""
+    """Text to ids and back, of one of the kinds. Never changes once made.
 
-    def __init__(self, merges: Sequence[Pair], pattern: PatternName) -> None:
-        """Take merges as `train_merges` makes them: number i joins two entries with lower ids into 256 + i."""
-        self.merges = tuple(merges)
-        self.pattern: PatternName = pattern
-        tokens = [bytes([byte]) for byte in range(N_BYTES)]
-        for left, right in self.merges:
-            tokens.append(tokens[left] + tokens[right])
-        self.special = SpecialTokens.starting_at(len(tokens))
-        self.token_bytes: tuple[bytes, ...] = (*tokens, *(b"" for _ in SPECIAL_STRINGS))
-        self.vocab_size = len(self.token_bytes)
-        self.byte_lengths = np.array([len(token) for token in self.token_bytes], dtype=np.int32)  # (V,)
+    `decode(encode(text))` is `normalise(text)`, which is the text itself for byte-level BPE. `byte_lengths`, by which losses become bits
+    per byte, therefore count the bytes of the normalised text.
+    """
+
+    def __init__(self, merges: Sequence[Pair] = (), pattern: PatternName = "gpt4", *, parts: Parts | None = None) -> None:
+        """Take merges as `train_merges` makes them (number i joins two lower ranks into 256 + i), or the parts of any kind."""
+        self.parts = parts or assemble(merges, pattern)
+        self.merges, self.pattern, self.special, self.chat = self.parts.merges, self.parts.pattern, self.parts.special, self.parts.chat
+        self.kind: Kind = self.parts.kind
+        self.entries = tuple(token for token in self.parts.ids if token != NO_ID)
+        """The ids of all entries that stand for text, by rank."""
+        self.vocab_size = max(*self.entries, *(token for _, token in self.special.strings)) + 1
+        tokens = [b""] * self.vocab_size
+        for token, content in zip(self.parts.ids, self.parts.rank_bytes(), strict=True):
+            if token != NO_ID:
+                tokens[token] = content
+        if self.special.unknown is not None and self.kind != "bpe":
+            tokens[self.special.unknown] = UNKNOWN_TEXT.encode("utf-8")
+        self.token_bytes: tuple[bytes, ...] = tuple(tokens)
+        self.byte_lengths = np.array([len(token) for token in tokens], dtype=np.int32)  # (V,)
+        self._ids = np.array([*self.parts.ids, NO_ID if self.special.unknown is None else self.special.unknown], dtype=np.int64)
+        self._ranks_are_ids = bool((self._ids[:-1] == np.arange(len(self._ids) - 1)).all()) and self.kind == "bpe"
+
+    def normalise(self, text: str) -> str:
+        """Return the text that decoding gives back; normalising it again changes nothing. Lone surrogates become U+FFFD."""
+        return self._codec.normalise(well_formed(text))
 
     def encode(self, text: str) -> list[int]:
-        """Encode text. A special token's literal in it stays text; lone surrogates become U+FFFD."""
-        return self._fast.encode(well_formed(text))
+        """Encode text. A special token's literal in it stays text."""
+        return self._to_ids(self._codec.encode(self.normalise(text)))
 
     def encode_many(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Encode texts into arrays of uint32, in their order, on all processors."""
-        return self._fast.encode_many([well_formed(text) for text in texts])
+        ranks = self._codec.encode_many([self.normalise(text) for text in texts])
+        return ranks if self._ranks_are_ids else [self._ids[array].astype(np.uint32) for array in ranks]
 
     def encode_readable(self, text: str) -> list[int]:
         """Encode by the algorithm as one would write it down: the authority for what `encode` must give."""
-        ranks = {pair: N_BYTES + i for i, pair in enumerate(self.merges)}
-        words = Splitter(self.pattern).split(well_formed(text))
-        return [token for word in words for token in encode_word(word.encode("utf-8"), ranks)]
+        return self._to_ids(self._codec.encode_readable(self.normalise(text)))
+
+    def encode_normalised(self, text: str) -> list[int]:
+        """Encode a piece of normalised text as it stands, without putting a space before it."""
+        return self._to_ids(self._codec.encode(text))
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Decode ids; special tokens give nothing, bytes that are not UTF-8 give U+FFFD.
+        """Decode ids; special tokens give nothing, the unknown token and bytes that are not UTF-8 give U+FFFD.
 
         Raises: DataError for an id that is not in the vocabulary.
         """
@@ -65,6 +96,22 @@ class Tokenizer:
             raise DataError(f"a token id must be in 0..{self.vocab_size - 1}, got {wrong}", fix="use the tokenizer that made the ids")
         return b"".join(map(self.token_bytes.__getitem__, listed))
 
+    def with_token(self, text: str) -> Tokenizer:
+        """Return a tokenizer with one more entry, behind all others; every id stays what it is.
+
+        A byte-level tokenizer finds the text before it splits anything; the other kinds take single characters.
+        Raises: DataError for what is an entry already, or cannot be one
+        Example: `tokenizer.with_token("{")`
+        """
+        if self.kind == "uncased":
+            check_extra(text, self.parts.unknown)
+        elif not text or (self.kind == "characters" and len(text) != 1) or well_formed(text) != text:
+            raise DataError(f"an entry added to a tokenizer of kind {self.kind!r} must be text, for characters one, got {text!r}")
+        known = {self.token_bytes[token] for token in self.entries[N_BYTES if self.parts.unknown == "bytes" else 0 :]}
+        if text.encode("utf-8") in known or text in self.special.by_string:
+            raise DataError(f"{text!r} is an entry already")
+        return Tokenizer(parts=self.parts.with_extra(text))
+
     def save(self, path: Path) -> None:
         """Write tokenizer.json; equal tokenizers write equal bytes."""
         write_text(path, self._json)
@@ -75,7 +122,7 @@ class Tokenizer:
 
         Raises: CheckpointError when the file is missing, broken or altered.
         """
-        return cls(*read_tokenizer_json(path))
+        return cls(parts=read_tokenizer_json(path))
 
     @cached_property
     def fingerprint(self) -> str:
@@ -84,8 +131,63 @@ class Tokenizer:
 
     @property
     def _json(self) -> str:
-        return tokenizer_json(self.merges, self.pattern)
+        return tokenizer_json(self.parts)
+
+    def _to_ids(self, ranks: list[int]) -> list[int]:
+        return ranks if self._ranks_are_ids else self._ids[ranks].tolist() if ranks else []
+
+    @cached_property
+    def _codec(self) -> Codec:
+        if self.kind == "bpe":
+            return _ByteLevelCodec(self.parts, self._fast)
+        return UncasedCodec(self.parts) if self.kind == "uncased" else CharacterCodec(self.parts)
 
     @cached_property
     def _fast(self) -> FastEncoder:
-        return FastEncoder(self.pattern, self.token_bytes[: self.special.end_of_text])
+        """The encoder of a byte-level tokenizer's ranks, added entries aside."""
+        tokens = self.parts.rank_bytes()
+        return FastEncoder(self.pattern, tokens[: len(tokens) - len(self.parts.extras)])
+
+
+class _ByteLevelCodec:
+    """Text to ranks by splitting and merging, around the added entries."""
+
+    def __init__(self, parts: Parts, fast: FastEncoder) -> None:
+        self._parts, self._fast = parts, fast
+        self._first_extra = parts.n_ranks - len(parts.extras)
+        self._extras = {extra: self._first_extra + i for i, extra in enumerate(parts.extras)}
+        longest_first = sorted(parts.extras, key=len, reverse=True)
+        self._found = re.compile("(" + "|".join(map(re.escape, longest_first)) + ")") if longest_first else None
+
+    def normalise(self, text: str) -> str:
+        return text
+
+    def encode(self, text: str) -> list[int]:
+        if self._found is None:
+            return self._fast.encode(text)
+        return [rank for piece in self._pieces(text) for rank in ([piece] if isinstance(piece, int) else self._fast.encode(piece))]
+
+    def encode_many(self, texts: Sequence[str]) -> list[np.ndarray]:
+        if self._found is None:
+            return self._fast.encode_many(texts)
+        return [np.array(self.encode(text), dtype=np.uint32) for text in texts]
+
+    def encode_readable(self, text: str) -> list[int]:
+        merged = {pair: N_BYTES + i for i, pair in enumerate(self._parts.merges)}
+        split = Splitter(self._parts.pattern).split
+        ranks: list[int] = []
+        for piece in self._pieces(text):
+            if isinstance(piece, int):
+                ranks.append(piece)
+            else:
+                ranks += [rank for word in split(piece) for rank in encode_word(word.encode("utf-8"), merged)]
+        return ranks
+
+    def _pieces(self, text: str) -> Iterator[str | int]:
+        """The text between added entries, and the ranks of these."""
+        if self._found is None:
+            yield text
+            return
+        for piece in self._found.split(text):
+            if piece:
+                yield self._extras.get(piece, piece)
