@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import sys
@@ -68,6 +69,8 @@ def run_verb(
     if restarts is not None:
         from luthier.stages.supervise import supervise
 
+        if os.environ.get("WORLD_SIZE", "1") != "1":
+            raise ConfigError("--supervise and torchrun do not go together: all ranks must start again", fix="torchrun --max-restarts 5")
         if then_chat:
             raise ConfigError("--supervise and --chat do not go together", fix=f"chat when it is done: {command()} chat RUN")
         return supervise(words, Path(recipe.runs.root), restarts, seconds)

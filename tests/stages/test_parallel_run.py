@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from luthier.cli import call
 from tests.ranks import ROOT, Part, perform
 from tests.stages.conftest import make_tiny
 
@@ -66,6 +67,12 @@ def test_any_number_of_ranks_goes_on_and_learns_what_one_does(tmp_path: Path) ->
     assert together(tuned_by_two) == together(tuned_by_one)
     for stage in ("pretrain", "sft"):
         require_near(tmp_path / "one", tmp_path / "several", stage)
+
+
+def test_one_rank_alone_is_not_supervised(tiny: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert call(["pretrain", *tiny, "--supervise"]) == 2
+    assert "--supervise and torchrun do not go together" in capsys.readouterr().err
 
 
 def torchrun(arguments: list[str], restarts: int = 0) -> subprocess.Popen[str]:
