@@ -12,6 +12,7 @@ from types import FrameType
 from typing import Annotated, Any
 
 import typer
+import typer.core
 
 from luthier.errors import Interrupted, LuthierError, Terminated
 
@@ -26,6 +27,25 @@ app = typer.Typer(
 )
 runs_app = typer.Typer(help="List, show and compare runs.", invoke_without_command=True, rich_markup_mode=None)
 app.add_typer(runs_app, name="runs")
+
+
+class _TrainIsDefault(typer.core.TyperGroup):
+    """`luthier tokenizer RECIPE` means `luthier tokenizer train RECIPE`: what is no verb of the group is a recipe."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        word = next((argument for argument in args if not argument.startswith("-")), None)
+        if word is not None and word not in self.commands:
+            args = ["train", *args]
+        return super().parse_args(ctx, args)
+
+
+tokenizer_app = typer.Typer(
+    cls=_TrainIsDefault,
+    help="Make a recipe's tokenizer; import, show, compare tokenizers.\n\nThe word `train` may be left out: luthier tokenizer RECIPE.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.add_typer(tokenizer_app, name="tokenizer")
 
 _USAGE_ERROR: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 
@@ -74,13 +94,13 @@ def plan(arguments: Recipes, json: Json = False) -> None:
     plan_verb(arguments, as_json=json)
 
 
-def _stage_verb(name: str, help_text: str) -> None:
+def _stage_verb(name: str, help_text: str, group: typer.Typer = app, verb_name: str | None = None) -> None:
     def verb(arguments: Recipes, json: Json = False) -> None:
         from luthier.stages.run import run_verb
 
         run_verb(arguments, as_json=json, until=name)
 
-    app.command(name, help=help_text)(verb)
+    group.command(verb_name or name, help=help_text)(verb)
 
 
 def _training_verb(name: str, help_text: str) -> None:
@@ -102,7 +122,7 @@ def _training_verb(name: str, help_text: str) -> None:
 
 
 _stage_verb("data", "Run a recipe up to its documents.")
-_stage_verb("tokenizer", "Run a recipe up to its tokenizer.")
+_stage_verb("tokenizer", "Run a recipe up to its tokenizer.", tokenizer_app, "train")
 _stage_verb("pack", "Run a recipe up to its token shards.")
 _training_verb("pretrain", "Run a recipe up to its base model.")
 _training_verb("sft", "Run a recipe up to its tuned model.")
@@ -190,6 +210,56 @@ def runs_compare(
     from luthier.stages.runs import compare_verb
 
     compare_verb(runs, as_json=json, root=root)
+
+
+@tokenizer_app.command("import")
+def tokenizer_import(
+    file: Annotated[
+        str, typer.Argument(metavar="FILE", help="tokenizer.json, a file of tiktoken's ranks, encoder.json or vocab.bpe; or their folder.")
+    ],
+    to: Annotated[str, typer.Option("--to", metavar="DIR", help="Write tokenizer.json into this directory.")],
+    pattern: Annotated[
+        str | None, typer.Option("--pattern", help="How text is split, where the file does not say: gpt2, gpt4, digits.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Take a byte-level BPE tokenizer made elsewhere, such as GPT-2's.
+
+    It encodes exactly as there, or is refused. A recipe names it with tokenizer.path."""
+    from luthier.stages.tokenizers import import_verb
+
+    import_verb(file, to, pattern, as_json=json)
+
+
+@tokenizer_app.command("show")
+def tokenizer_show(
+    text: Annotated[str, typer.Argument(metavar="TEXT", help="The text to cut into tokens.")],
+    tokenizer: Annotated[
+        str | None, typer.Option("--tokenizer", metavar="RUN|FILE", help="A run, a file or a folder; default: the only run there is.")
+    ] = None,
+    json: Json = False,
+    root: Root = None,
+) -> None:
+    """Show a text as its tokens, in colour on a terminal."""
+    from luthier.stages.tokenizers import show_verb
+
+    show_verb(text, tokenizer, as_json=json, root=root)
+
+
+@tokenizer_app.command("compare")
+def tokenizer_compare(
+    one: Annotated[str, typer.Argument(metavar="A", help="A run, or a tokenizer's file or folder.")],
+    other: Annotated[str, typer.Argument(metavar="B", help="Another one.")],
+    text: Annotated[
+        str | None, typer.Option("--text", metavar="FILE", help="Compare on this text; default: a run's validation text.")
+    ] = None,
+    json: Json = False,
+    root: Root = None,
+) -> None:
+    """Set two tokenizers side by side on the same text."""
+    from luthier.stages.tokenizers import compare_verb
+
+    compare_verb(one, other, text, as_json=json, root=root)
 
 
 @app.command()

@@ -153,7 +153,7 @@ class TokenizerSection(Section):
     max_bytes: Positive | None = None
     """Train on at most so many bytes of text, chosen by keyed hash of the document; default: all."""
     path: str | None = None
-    """Take the tokenizer from this file or folder (tokenizer.json, .tiktoken, encoder.json with vocab.bpe) instead of training it."""
+    """Take the tokenizer from this file or folder (tokenizer.json, or encoder.json with vocab.bpe) instead of training it."""
     extend: bool = False
     """With `path`: learn further merges from this recipe's text until there are `vocab_size` entries; ids that are there stay."""
     layout: LayoutSection = LayoutSection()
@@ -163,6 +163,9 @@ class TokenizerSection(Section):
     def _possible(self) -> TokenizerSection:
         if self.kind == "uncased" and self.unknown == "bytes":
             raise ValueError("`unknown` must be 'unk' or 'drop' for kind 'uncased': it has no bytes to fall back to")
+        highest = max(self.layout.ids.values(), default=0)
+        if highest >= self.vocab_size:
+            raise ValueError(f"`layout.ids` must be below `vocab_size`, got {highest} and {self.vocab_size}")
         if self.extend and self.path is None:
             raise ValueError("`extend` needs `path`: the tokenizer to extend")
         return self

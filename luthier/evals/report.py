@@ -20,6 +20,8 @@ MAX_POINTS = 3000
 """Training steps that a chart shows; of more, every n-th is taken. Rows with a validation loss are all kept."""
 _CHARTED = ("step", "train/loss", "val/loss", "val/bpb", "lr", "tok_per_s", "mfu", "grad_norm", "mem_gib", "tokens_seen")
 _UNKNOWN = "–"
+TOKEN_TONES = 5
+"""Colours that a text's tokens take in turn."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,10 @@ def report_html(data: ReportData) -> str:
         parameters=_parameters(data.parameters),
         sources=[_source(source, "documents") for source in data.sources],
         sft_sources=[_source(source, "conversations") for source in data.sft_sources],
-        tokenizer=[(name.replace("_", " "), _value(value)) for name, value in data.tokenizer.items()],
+        tokenizer=[(name.replace("_", " "), _value(value)) for name, value in data.tokenizer.items() if not isinstance(value, dict | list)],
+        tokenizer_sources=_measured(data.tokenizer.get("sources") or {}),
+        tokenizer_splits=_split_rows(data.tokenizer.get("splits") or {}),
+        tokenizer_view=_token_view(data.tokenizer.get("view") or []),
         validations=_validations(data.pretrain),
         samples=_by_prompt(data.samples),
         sft_samples=_by_prompt(data.sft_samples),
@@ -146,6 +151,39 @@ def _parameters(parts: Mapping[str, int]) -> list[dict[str, Any]]:
         {"name": name, "count": f"{value:,}", "percent": f"{100 * value / total:.1f} %", "width": round(100 * value / total, 2)}
         for name, value in parts.items()
         if value
+    ]
+
+
+def _measured(sources: Mapping[str, Mapping[str, Any]]) -> list[dict[str, str]]:
+    """What the tokenizer does to each source."""
+    return [
+        {
+            "name": str(name),
+            "documents": _value(row.get("documents")),
+            "bytes_per_token": f"{float(row.get('bytes_per_token') or 0):.3f}",
+            "tokens_per_word": f"{float(row.get('tokens_per_word') or 0):.3f}",
+        }
+        for name, row in sources.items()
+    ]
+
+
+def _split_rows(splits: Mapping[str, Mapping[str, Any]]) -> list[dict[str, str]]:
+    """How words, numbers and punctuation split."""
+    return [
+        {
+            "name": str(name),
+            "occurrences": _value(row.get("occurrences")),
+            "tokens_each": f"{float(row.get('tokens_each') or 0):.2f}",
+            "whole": f"{float(row.get('whole_share') or 0):.1%}",
+        }
+        for name, row in splits.items()
+    ]
+
+
+def _token_view(pieces: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """A text's tokens, coloured in turn so that neighbours differ."""
+    return [
+        {"text": str(piece.get("text", "")), "id": piece.get("id"), "tone": number % TOKEN_TONES + 1} for number, piece in enumerate(pieces)
     ]
 
 

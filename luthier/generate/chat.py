@@ -19,10 +19,11 @@ def chat_stop_ids(tokenizer: Tokenizer) -> frozenset[int]:
 
 
 def chat_banned_ids(tokenizer: Tokenizer, vocab_size: int) -> frozenset[int]:
-    """Give the ids an answer may never hold: roles, padding, spare entries, and rows of the embedding without a token."""
+    """Give the ids an answer may never hold: roles, padding, spare entries, the unknown token, rows of the embedding without a token."""
     special = tokenizer.special
-    never = (special.begin_of_text, special.pad, special.system, special.user, special.assistant, *special.spare)
-    return frozenset((*never, *range(tokenizer.vocab_size, vocab_size)))
+    unknown = () if special.unknown is None else (special.unknown,)
+    never = (special.begin_of_text, special.pad, special.system, special.user, special.assistant, *unknown, *special.spare)
+    return frozenset((*never, *range(tokenizer.vocab_size, vocab_size))) - chat_stop_ids(tokenizer)
 
 
 def start_answer(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from luthier.generate.engine import FinishReason, Generation
-from luthier.tokenizer.chat import CONTENT_PREFIX
 from luthier.tokenizer.stream import TextStream
 from luthier.tokenizer.tokenizer import Tokenizer
 
@@ -51,6 +50,7 @@ class TextGeneration(Iterator[str]):
     def __init__(self, generation: Generation, tokenizer: Tokenizer, stops: Sequence[str] = ()) -> None:
         self.generation = generation
         self._text = TextStream(tokenizer)
+        self._prefix = tokenizer.chat.prefix
         self._stops = StopStrings(stops)
         self._done = False
         self._began = False
@@ -69,7 +69,7 @@ class TextGeneration(Iterator[str]):
             return self._stops.flush()  # bytes of a character that the end cut off are left out
         text = self._text.push(token)
         if text and not self._began:
-            self._began, text = True, text.removeprefix(CONTENT_PREFIX)
+            self._began, text = True, text.removeprefix(self._prefix)
         piece = self._stops.push(text)
         if self._stops.found:
             self.close()

@@ -25,13 +25,13 @@ def _run(job: Job) -> Outcome:
     from luthier.export.parity import check_parity
     from luthier.runs.files import fingerprint, write_text
     from luthier.stages.training import final_checkpoint
-    from luthier.tokenizer.chat import CHAT_TEMPLATE
+    from luthier.tokenizer.chat import chat_template
     from luthier.train.checkpoint import load_model
 
     recipe = job.recipe
     model, tokenizer = load_model(final_checkpoint(job.inputs["sft" if recipe.sft.sources else "pretrain"]))
     folder = job.directory / "huggingface"
-    report = export_hugging_face(model, tokenizer, folder, recipe.export.dtype, CHAT_TEMPLATE, recipe.sampling)
+    report = export_hugging_face(model, tokenizer, folder, recipe.export.dtype, chat_template(tokenizer), recipe.sampling)
     write_text(folder / "README.md", model_card(recipe, job.summaries))
     parity: dict[str, Any] = {"checked": False, "reason": "export.parity_prompts is 0"}
     if recipe.export.parity_prompts and recipe.export.dtype == "fp32":

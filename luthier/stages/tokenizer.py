@@ -2,32 +2,52 @@
 
 from __future__ import annotations
 
-from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from luthier.config.schema import Recipe
-from luthier.runs.files import write_json
+from luthier.errors import ConfigError
 from luthier.stages.stage import Job, Outcome, Stage
-
-MEASURED_DOCUMENTS = 2000
 
 
 def _settings(recipe: Recipe) -> dict[str, Any]:
-    return {"tokenizer": recipe.tokenizer.model_dump(mode="json")}
+    return {"tokenizer": recipe.tokenizer.model_dump(mode="json", exclude={"path"})}
+
+
+def _sources(recipe: Recipe, cache: Path) -> dict[str, str]:
+    """A tokenizer from a file is known by the file's content, wherever it lies."""
+    if recipe.tokenizer.path is None:
+        return {}
+    from luthier.tokenizer.foreign import import_tokenizer
+
+    path = Path(recipe.tokenizer.path)
+    if not path.exists():
+        raise ConfigError(f"tokenizer.path: there is no {path}", fix="give a tokenizer.json, a folder with one, or a file of ranks")
+    return {"tokenizer": import_tokenizer(path).fingerprint}
 
 
 def _run(job: Job) -> Outcome:
     from luthier.data.shards import read_texts, text_bytes
-    from luthier.tokenizer.measures import measure
+    from luthier.runs.files import write_json
+    from luthier.stages.tokenizers import validation_texts
+    from luthier.tokenizer.foreign import import_tokenizer
+    from luthier.tokenizer.measures import measure_all
     from luthier.tokenizer.train import train_tokenizer
 
-    documents = job.inputs["data"]
-    texts = read_texts(documents, "train")
-    tokenizer = train_tokenizer(texts, job.recipe.tokenizer, job.progress, text_bytes(documents, "train"))
+    documents, config = job.inputs["data"], job.recipe.tokenizer
+    texts, total = read_texts(documents, "train"), text_bytes(documents, "train")
+    if config.path is None:
+        tokenizer = train_tokenizer(texts, config, job.progress, total)
+    else:
+        tokenizer = import_tokenizer(Path(config.path))
+        if config.extend:
+            from luthier.tokenizer.extend import extend_tokenizer
+
+            tokenizer = extend_tokenizer(tokenizer, texts, config, job.progress, total)
     tokenizer.save(job.directory / "tokenizer.json")
-    measures = measure(tokenizer, list(islice(read_texts(documents, "validation"), MEASURED_DOCUMENTS)))
+    measures = measure_all(tokenizer, validation_texts(documents))
     write_json(job.directory / "measures.json", measures)
     return Outcome(tokenizer.fingerprint, {"vocab_size": tokenizer.vocab_size, **measures})
 
 
-STAGE = Stage("tokenizer", ("data",), _run, _settings)
+STAGE = Stage("tokenizer", ("data",), _run, _settings, _sources, version=2)

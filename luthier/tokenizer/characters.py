@@ -13,7 +13,7 @@ import numpy as np
 from luthier.config.schema import TokenizerSection
 from luthier.runs.progress import Progress
 from luthier.tokenizer.bpe import N_BYTES
-from luthier.tokenizer.parts import UNKNOWN_TEXT, Parts, Unknown, assemble, entries_left
+from luthier.tokenizer.parts import UNKNOWN_TEXT, Parts, Unknown, assemble, entries_left, no_text
 from luthier.tokenizer.patterns import well_formed
 from luthier.tokenizer.special import Layout
 
@@ -22,19 +22,26 @@ _MISSING = -1
 
 
 def train_characters(texts: Iterable[str], config: TokenizerSection, progress: Progress, total_bytes: int | None) -> Parts:
-    """Give an entry to each distinct character, the rarest left out where they are too many (of equally rare ones the higher)."""
+    """Give an entry to each distinct character, the rarest left out where they are too many (of equally rare ones the higher).
+
+    Raises: DataError when there is no text
+    """
     counts: Counter[str] = Counter()
     with progress.bar("counting", total_bytes, "bytes") as bar:
         for text in texts:
             text = well_formed(text)
             counts.update(text)
             bar.advance(len(text.encode("utf-8")))
+    if not counts:
+        raise no_text()
     layout = Layout.of(config.layout, needs_unknown=config.unknown == "unk")
     room = entries_left(config.vocab_size, layout, "characters", config.unknown)
     common = sorted(counts, key=lambda character: (-counts[character], character))
     if len(common) > room:
         left_out = sum(counts[character] for character in common[room:])
-        progress.say(f"characters: {len(common) - room} of {len(common)} are left out, which is {left_out:,} of {counts.total():,} in the text")
+        progress.say(
+            f"characters: {len(common) - room} of {len(common)} are left out, which is {left_out:,} of {counts.total():,} in the text"
+        )
     return assemble((), kind="characters", extras=sorted(common[:room]), unknown=config.unknown, layout=layout)
 
 

@@ -108,7 +108,8 @@ def _read(path: Path, content: Any, ours: Any) -> Parts:
     present = set(used)
     holes = tuple(token for token in range(max(used) + 1) if token not in present)
     special = SpecialTokens.named(ours["names"], strings, holes)
-    chat = ChatFormat(**{**ours["chat"], "closed": tuple(ours["chat"]["closed"])})
+    settings: dict[str, Any] = {**ours["chat"], "closed": tuple(ours["chat"]["closed"])}
+    chat = ChatFormat(**settings)
     pattern: PatternName = _pattern(path, content) if kind == "bpe" else "gpt4"
     return Parts(kind, tuple(merges), tuple(extras), pattern, unknown, ids, special, chat)
 
@@ -128,7 +129,7 @@ def read_merges(lines: Any, bytes_as: Sequence[str], refuse: Callable[[str], Exc
     ranks = {string: byte for byte, string in enumerate(bytes_as)}
     merges: list[Pair] = []
     for number, line in enumerate(cast("list[Any]", lines)):
-        listed: list[Any] = line.split(" ") if isinstance(line, str) else line if isinstance(line, list) else []
+        listed = cast("list[Any]", line.split(" ") if isinstance(line, str) else line if isinstance(line, list) else [])
         pair = [part for part in listed if isinstance(part, str) and part in ranks]
         if len(listed) != 2 or len(pair) != 2 or pair[0] + pair[1] in ranks:
             raise refuse(f"merge {number} must join two earlier entries to a new one, got {line!r}")
@@ -160,7 +161,9 @@ def _content(parts: Parts) -> dict[str, Any]:
     extras_from = parts.n_ranks - len(parts.extras) if parts.kind == "bpe" else parts.n_ranks
     added = [(token, string, True) for string, token in parts.special.strings]
     added += [(parts.ids[rank], entries[rank], False) for rank in range(extras_from, parts.n_ranks)]
-    vocab = {entry: token for rank, (entry, token) in enumerate(zip(entries, parts.ids, strict=True)) if token != NO_ID and rank < extras_from}
+    vocab = {
+        entry: token for rank, (entry, token) in enumerate(zip(entries, parts.ids, strict=True)) if token != NO_ID and rank < extras_from
+    }
     if parts.special.unknown is not None or sorted(token for token, _, _ in added) != [*range(len(vocab), len(vocab) + len(added))]:
         vocab |= {string: token for token, string, _ in added}  # ids that `tokenizers` would not give out by itself
     content: dict[str, Any] = {

@@ -15,7 +15,9 @@ def jinja_template(special: SpecialTokens, chat: ChatFormat) -> str:
     openings = ", ".join(f"{_literal(role)}: {_literal(names[role])}" for role in ROLES)
     closed = ", ".join(_literal(role) for role in chat.closed)
     end = _literal(names["end_of_turn"] + chat.suffix)
-    closing = f"{{{{ {end} }}}}" if set(chat.closed) == set(ROLES) else f"{{% if message['role'] in [{closed}] %}}{{{{ {end} }}}}{{% endif %}}"
+    closing = (
+        f"{{{{ {end} }}}}" if set(chat.closed) == set(ROLES) else f"{{% if message['role'] in [{closed}] %}}{{{{ {end} }}}}{{% endif %}}"
+    )
     parts = [
         f"{{% set openings = {{{openings}}} %}}",
         f"{{{{ {_literal(names['begin_of_text'])} }}}}" if chat.begins else "",

@@ -11,7 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from luthier.config.schema import TokenizerSection
 from luthier.errors import DataError
+from luthier.runs.progress import Progress
 from luthier.tokenizer.bpe import N_BYTES, Pair
 from luthier.tokenizer.patterns import PatternName
 from luthier.tokenizer.special import DEFAULT_LAYOUT, ChatFormat, Layout, SpecialTokens
@@ -38,7 +40,7 @@ class Parts:
     ids: tuple[int, ...]
     """The id of each rank, or `NO_ID` for a byte that is no entry."""
     special: SpecialTokens
-    chat: ChatFormat = ChatFormat()
+    chat: ChatFormat = DEFAULT_LAYOUT.chat
 
     @property
     def n_ranks(self) -> int:
@@ -85,6 +87,21 @@ def needs_unknown(kind: Kind, unknown: Unknown) -> bool:
 def entries_left(vocab_size: int, layout: Layout, kind: Kind, unknown: Unknown) -> int:
     """Return how many entries besides bytes and special tokens fit a vocabulary."""
     return max(0, vocab_size - len(layout.strings) - len(own_bytes(kind, unknown)))
+
+
+def warn_if_few(config: TokenizerSection, missing: int, progress: Progress) -> None:
+    """Warn when the text had fewer pairs to merge than were asked for."""
+    if missing > 0:
+        there = config.vocab_size - missing
+        progress.warn(
+            f"tokenizer.vocab_size is {config.vocab_size}, but this text has pairs to merge for {there} entries only: "
+            f"the tokenizer has {there}. Set tokenizer.vocab_size={max(300, there // 4)} or so, or add text"
+        )
+
+
+def no_text() -> DataError:
+    """The error of training on nothing."""
+    return DataError("tokenizer: there must be text to train on, got none", fix="look at data.sources and at what data.min_chars drops")
 
 
 def assemble(

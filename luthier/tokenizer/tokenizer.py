@@ -41,7 +41,8 @@ class Tokenizer:
     def __init__(self, merges: Sequence[Pair] = (), pattern: PatternName = "gpt4", *, parts: Parts | None = None) -> None:
         """Take merges as `train_merges` makes them (number i joins two lower ranks into 256 + i), or the parts of any kind."""
         self.parts = parts or assemble(merges, pattern)
-        self.merges, self.pattern, self.special, self.chat = self.parts.merges, self.parts.pattern, self.parts.special, self.parts.chat
+        self.merges, self.special, self.chat = self.parts.merges, self.parts.special, self.parts.chat
+        self.pattern: PatternName = self.parts.pattern
         self.kind: Kind = self.parts.kind
         self.entries = tuple(token for token in self.parts.ids if token != NO_ID)
         """The ids of all entries that stand for text, by rank."""

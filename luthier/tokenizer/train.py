@@ -10,10 +10,13 @@ from collections.abc import Iterable
 from luthier.config.schema import TokenizerSection
 from luthier.errors import DataError
 from luthier.runs.progress import Progress
-from luthier.tokenizer.bpe import N_BYTES, train_merges
+from luthier.tokenizer.bpe import train_merges
+from luthier.tokenizer.characters import train_characters
+from luthier.tokenizer.parts import assemble, entries_left, warn_if_few
 from luthier.tokenizer.patterns import PatternName, Splitter, well_formed
-from luthier.tokenizer.special import SPECIAL_STRINGS
+from luthier.tokenizer.special import Layout
 from luthier.tokenizer.tokenizer import Tokenizer
+from luthier.tokenizer.uncased import train_uncased
 
 
 def train_tokenizer(texts: Iterable[str], config: TokenizerSection, progress: Progress, total_bytes: int | None) -> Tokenizer:
@@ -24,17 +27,17 @@ def train_tokenizer(texts: Iterable[str], config: TokenizerSection, progress: Pr
     if config.max_bytes is not None and (total_bytes is None or total_bytes > config.max_bytes):
         texts = select_texts(texts, config.max_bytes)
         total_bytes = config.max_bytes
+    if config.kind != "bpe":
+        train_kind = train_characters if config.kind == "characters" else train_uncased
+        return Tokenizer(parts=train_kind(texts, config, progress, total_bytes))
     counts = count_pretokens(texts, config.pattern, progress, total_bytes)
     if not counts:
         raise DataError("tokenizer: there must be text to train on, got none", fix="look at data.sources and at what data.min_chars drops")
-    n_merges = config.vocab_size - N_BYTES - len(SPECIAL_STRINGS)
-    tokenizer = Tokenizer(train_merges(counts, n_merges, progress), config.pattern)
-    if tokenizer.vocab_size < config.vocab_size:
-        progress.warn(
-            f"tokenizer.vocab_size is {config.vocab_size}, but this text has pairs to merge for {tokenizer.vocab_size} entries only: "
-            f"the tokenizer has {tokenizer.vocab_size}. Set tokenizer.vocab_size={max(300, tokenizer.vocab_size // 4)} or so, or add text"
-        )
-    return tokenizer
+    layout = Layout.of(config.layout)
+    n_merges = entries_left(config.vocab_size, layout, "bpe", config.unknown)
+    merges = train_merges(counts, n_merges, progress)
+    warn_if_few(config, n_merges - len(merges), progress)
+    return Tokenizer(parts=assemble(merges, config.pattern, layout=layout))
 
 
 def count_pretokens(texts: Iterable[str], pattern: PatternName, progress: Progress, total_bytes: int | None) -> dict[bytes, int]:

@@ -20,7 +20,7 @@ from luthier.config.schema import TokenizerSection
 from luthier.errors import DataError
 from luthier.runs.progress import Progress
 from luthier.tokenizer.bpe import N_BYTES, encode_word, train_merges
-from luthier.tokenizer.parts import UNCASED_CHARACTERS, UNKNOWN_TEXT, Parts, Unknown, assemble, entries_left
+from luthier.tokenizer.parts import UNCASED_CHARACTERS, UNKNOWN_TEXT, Parts, Unknown, assemble, entries_left, no_text, warn_if_few
 from luthier.tokenizer.patterns import well_formed
 from luthier.tokenizer.special import Layout
 
@@ -53,17 +53,25 @@ class Normaliser:
 
 
 def train_uncased(texts: Iterable[str], config: TokenizerSection, progress: Progress, total_bytes: int | None) -> Parts:
-    """Learn merges inside words of normalised text."""
+    """Learn merges inside words of normalised text.
+
+    Raises: DataError when there is no text
+    """
     normalise = Normaliser(config.unknown)
     counts: Counter[str] = Counter()
+    any_text = False
     with progress.bar("counting", total_bytes, "bytes") as bar:
         for text in texts:
             text = well_formed(text)
             counts.update(_WORD.findall(normalise(text)))
+            any_text = any_text or bool(text)
             bar.advance(len(text.encode("utf-8")))
+    if not any_text:
+        raise no_text()
     layout = Layout.of(config.layout, needs_unknown=config.unknown == "unk")
     room = entries_left(config.vocab_size, layout, "uncased", config.unknown)
     merges = train_merges({word.encode("ascii"): count for word, count in counts.items()}, room, progress)
+    warn_if_few(config, room - len(merges), progress)
     return assemble(merges, kind="uncased", unknown=config.unknown, layout=layout)
 
 

@@ -34,7 +34,14 @@ def full(text: str = "plain") -> ReportData:
         stages=[{"name": "data", "seconds": 3.0, "cached": True}, {"name": "pretrain", "seconds": 200.0, "cached": False}],
         sources=[{"name": text, "licence": None, "attribution": text, "documents": 12345, "bytes": 2e6, "dropped": {text: 3}}],
         sft_sources=[{"name": text, "licence": text, "conversations": 7}],
-        tokenizer={"bytes_per_token": 3.5481, "used_entries": 4000},
+        tokenizer={
+            "bytes_per_token": 3.5481,
+            "used_entries": 4000,
+            "sources": {text: {"documents": 31, "bytes_per_token": 3.21987, "tokens_per_word": 1.5}},
+            "splits": {"numbers": {"occurrences": 1234, "tokens_each": 2.517, "whole_share": 0.25}},
+            "unreachable": [text],
+            "view": [{"id": 5, "text": text, "bytes": 3}, {"id": 777, "text": " cut", "bytes": 4}],
+        },
         plan=[{"label": text, "predicted": "1", "measured": "2"}],
         parameters={"embedding": 100, "mlp": 300, "head": 0},
         pretrain=metrics(300),
@@ -108,6 +115,14 @@ def test_text_parts_need_no_script() -> None:
     answers = ("ended by itself after 13 tokens", "cut after 9 tokens")
     for expected in (*answers, "Lute at 100", "Lute at 200", "12,345", "2.0 MB", "0.0850", "3m20s"):
         assert expected in text
+
+
+def test_the_tokenizer_is_shown_by_its_tokens_and_its_sources() -> None:
+    page = report_html(full("Lute"))
+    assert '<span class="tone-1" title="5">Lute</span><span class="tone-2" title="777"> cut</span>' in page
+    for expected in ("3.220", "2.52", "25.0%", "1,234"):
+        assert expected in page
+    assert "unreachable" not in page
 
 
 def test_samples_are_in_the_order_of_steps() -> None:
