@@ -22,7 +22,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from luthier.errors import HardwareError
+from luthier.errors import HardwareFailure
 from luthier.train.meeting import meet
 
 BUCKET_BYTES = 25 * 2**20
@@ -48,7 +48,7 @@ class World:
     def add_up(self, model: nn.Module, scalars: Sequence[float]) -> list[float]:
         """Replace all gradients by their sums over ranks, and return the sums of the scalars; a missing gradient counts as zeros.
 
-        Raises: HardwareError when a rank is gone
+        Raises: HardwareFailure when a rank is gone
         """
         if self.size == 1:
             return list(scalars)
@@ -66,7 +66,7 @@ class World:
     def share(self, tensors: Mapping[str, Tensor], value: Any) -> Any:
         """Copy the leading rank's tensors into everybody's, in place, and return its JSON value on every rank.
 
-        Raises: HardwareError when a rank is gone
+        Raises: HardwareFailure when a rank is gone
         """
         if self.size == 1:
             return value
@@ -93,11 +93,10 @@ class World:
                 signal.signal(signal.SIGTERM, signal.SIG_IGN)
             who = f"rank {1 - self.rank}" if self.size == 2 else "another rank"
             said = re.sub(r"^\[\S+:\d+\] ", "", str(error).splitlines()[0]).split(". ")[0]  # without a line of somebody's source
-            gone = HardwareError(
+            gone = HardwareFailure(
                 f"rank {self.rank} of {self.size}: {who} is gone or hangs: {said}",
                 fix="its own log says why; run the same command again, it goes on from the last checkpoint",
             )
-            gone.exit_code = 1  # nobody's mistake
             raise gone from None
 
 
@@ -110,7 +109,7 @@ def joined(device: str, meeting: str = "", minutes: float = 30.0) -> Generator[W
 
     `meeting` is a name all ranks know, of what they train. `minutes` is how long a rank waits for the others: the leading one may be
     validating.
-    Raises: HardwareError when a rank does not come
+    Raises: HardwareFailure when a rank does not come
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
