@@ -74,7 +74,7 @@ def read_tokenizer_json(path: Path) -> Parts:
 
 def is_ours(content: Any) -> bool:
     """Whether a tokenizer.json was written by this program, this version or an older one."""
-    model = content.get("model") if isinstance(content, dict) else None  # pyright: ignore[reportUnknownVariableType]
+    model: Any = cast("dict[str, Any]", content).get("model") if isinstance(content, dict) else None
     return isinstance(model, dict) and OURS in model
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from luthier.config.schema import LayoutSection
+from luthier.config.tokenization import LayoutSection
 from luthier.errors import ConfigError
 
 Role = Literal["system", "user", "assistant"]
