@@ -1,4 +1,4 @@
-"""Try every fault on a toy training and print what was survived: `python -m tests.faults`. About ten minutes on two cores.
+"""Try every fault on a toy training and print what was survived: `python -m tests.faults`. A quarter of an hour on two cores.
 
 Exits with 1 when something was not survived. In: options. Out: a table of (fault, tries, survived), and which test covers which fault.
 """
