@@ -16,14 +16,21 @@ from luthier.runs.files import storage_errors, sync_directory
 class MetricsWriter:
     """Append-only JSON lines that can be cut back to a checkpoint's offset. A full disk delays them, and stops nobody."""
 
-    def __init__(self, path: Path, offset: int = 0, warn: Callable[[str], None] | None = None) -> None:
-        """Open for appending after the first `offset` bytes; what is behind them is superseded and dropped."""
+    def __init__(self, path: Path, offset: int = 0, warn: Callable[[str], None] | None = None, unwritten: str = "") -> None:
+        """Open for appending after the first `offset` bytes; what is behind them is superseded and dropped.
+
+        `unwritten` are the last of them, where the writer before had found no room for them: written now unless that was done.
+        """
         self._path, self._warn, self._pending, self._warned = path, warn, b"", False
         self._named = False
         with storage_errors(path):
             self._file = open(path, "r+b" if path.exists() else "w+b", buffering=0)  # noqa: SIM115 - lives as long as the writer
             self._length = _end_of_lines(self._file, offset)  # a lost file begins anew
             self._file.truncate(self._length)
+        waiting = unwritten.encode("utf-8")
+        if waiting and self._length == offset - len(waiting):
+            self._pending = waiting
+            self._flush()
 
     def write(self, values: dict[str, Any]) -> None:
         """Append one line; numbers that are not finite become null. What cannot be written now is written with the next line."""
@@ -35,6 +42,11 @@ class MetricsWriter:
         """The file's length once all lines so far are in it; a checkpoint records this."""
         self._flush()
         return self._length + len(self._pending)
+
+    @property
+    def unwritten(self) -> str:
+        """Lines that wait for room; a checkpoint holds them too."""
+        return self._pending.decode("utf-8")
 
     def sync(self) -> None:
         """Force what was written to the disk; another thread may do this while lines are written."""

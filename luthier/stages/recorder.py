@@ -54,11 +54,9 @@ class Recorder:
     ) -> None:
         self._training, self._trainee, self._bar = training, trainee, bar
         job, settings = training.job, training.settings
-        offsets = (state or {}).get("offsets", {"metrics": 0, "samples": 0})
         self._best: dict[str, Any] | None = (state or {}).get("best")
         self._new_best = False
-        self._metrics = MetricsWriter(job.directory / "metrics.jsonl", offsets["metrics"], job.progress.warn)
-        self._samples = MetricsWriter(job.directory / "samples.jsonl", offsets["samples"], job.progress.warn)
+        self._metrics, self._samples = self._open_logs(state)
         every = settings.checkpoint_every if "rollback" in (settings.on_nonfinite, settings.on_spike) else None
         retention = Retention(settings.keep_checkpoints, every)
         root = job.directory / "checkpoints"
@@ -84,9 +82,7 @@ class Recorder:
     def rewind(self, state: dict[str, Any]) -> None:
         """Cut the logs back to a checkpoint."""
         self.close()
-        directory, offsets = self._training.job.directory, state["offsets"]
-        self._metrics = MetricsWriter(directory / "metrics.jsonl", offsets["metrics"], self._training.job.progress.warn)
-        self._samples = MetricsWriter(directory / "samples.jsonl", offsets["samples"], self._training.job.progress.warn)
+        self._metrics, self._samples = self._open_logs(state)
         self._best = state.get("best")
         self._bar.done = state["tokens_seen"]
 
@@ -114,6 +110,20 @@ class Recorder:
                 "attempt_seconds": time.monotonic() - self._started,
             },
         }
+
+    def _open_logs(self, state: dict[str, Any] | None) -> tuple[MetricsWriter, MetricsWriter]:
+        """Metrics and samples, cut back to a checkpoint."""
+        job, told = self._training.job, state or {}
+        metrics, samples = (
+            MetricsWriter(
+                job.directory / f"{name}.jsonl",
+                told.get("offsets", {}).get(name, 0),
+                job.progress.warn,
+                told.get("unwritten", {}).get(name, ""),
+            )
+            for name in ("metrics", "samples")
+        )
+        return metrics, samples
 
     def _log(self, moment: Moment) -> None:
         rate = moment.tokens / moment.seconds
@@ -148,7 +158,12 @@ class Recorder:
         if not (by_step or moment.last or moment.stopping or self._new_best or self.saver.due()):
             return
         metrics, samples = self._metrics, self._samples
-        extra = {"offsets": {"metrics": metrics.offset(), "samples": samples.offset()}, "best": self._best}
+        logs = {"metrics": metrics, "samples": samples}
+        extra = {
+            "offsets": {name: log.offset() for name, log in logs.items()},
+            "unwritten": {name: log.unwritten for name, log in logs.items()},
+            "best": self._best,
+        }
 
         def sync() -> None:
             metrics.sync()

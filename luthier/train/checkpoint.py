@@ -228,7 +228,10 @@ def remove(directory: Path) -> None:
     """Delete a checkpoint; one whose deletion was interrupted is not taken for a checkpoint any more."""
     doomed = directory.with_name(f"{directory.name}.tmp-{uuid.uuid4().hex}")
     os.rename(directory, doomed)
-    shutil.rmtree(doomed, ignore_errors=True)
+    if doomed.is_dir():
+        shutil.rmtree(doomed, ignore_errors=True)
+    else:
+        doomed.unlink(missing_ok=True)
 
 
 def retain(root: Path, keep: int, protected: Iterable[Path], verified: set[Path]) -> None:

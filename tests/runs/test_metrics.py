@@ -116,3 +116,25 @@ def test_line_separators_inside_of_strings_are_kept(tmp_path: Path) -> None:
     writer.write({"text": "a\u2028b\x85c\nd"})
     writer.close()
     assert read_metrics(tmp_path / "samples.jsonl") == [{"text": "a\u2028b\x85c\nd"}]
+
+
+def test_lines_that_waited_for_room_outlast_a_kill_with_the_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """B2."""
+    path = tmp_path / "metrics.jsonl"
+    writer = MetricsWriter(path)
+    writer.write({"step": 1})
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    real = writer._file
+    writer._file = type("Full", (), {"truncate": full, "seek": full, "write": full})()  # type: ignore[assignment]
+    writer.write({"step": 2})
+    writer.write({"step": 3})
+    offset, unwritten = writer.offset(), writer.unwritten  # what a checkpoint holds; then the process is killed
+    assert unwritten.count("\n") == 2
+    real.close()
+    for _ in range(2):  # the second time they are there already
+        again = MetricsWriter(path, offset, None, unwritten)
+        again.close()
+        assert [row["step"] for row in read_metrics(path)] == [1, 2, 3]
