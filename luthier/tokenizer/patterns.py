@@ -26,6 +26,12 @@ _PRIVATE_USE = "\ue000"
 _REPLACEMENT = "\ufffd"
 
 
+def later_than_unicode_16() -> list[tuple[int, int]]:
+    """Return the first and last code points of the ranges that count as neither letters nor numbers although `regex` knows better."""
+    ends = (item.split("-") for item in _AFTER_UNICODE_16.split())
+    return [(int(item[0], 16), int(item[-1], 16)) for item in ends]
+
+
 def well_formed(text: str) -> str:
     """Replace lone surrogates, which UTF-8 cannot express, by U+FFFD."""
     try:
@@ -40,7 +46,7 @@ class Splitter:
 
     def __init__(self, name: PatternName) -> None:
         self._pattern: Any = regex.compile(PATTERNS[name])
-        ranges = ("-".join(f"\\U{int(end, 16):08x}" for end in item.split("-")) for item in _AFTER_UNICODE_16.split())
+        ranges = (f"\\U{first:08x}-\\U{last:08x}" for first, last in later_than_unicode_16())
         self._later: Any = regex.compile(f"[{''.join(ranges)}]")
 
     def split(self, text: str) -> list[str]:
