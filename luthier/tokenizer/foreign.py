@@ -29,10 +29,12 @@ SPELLINGS: dict[str, PatternName] = {
     r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+": "gpt2",
     r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s": "gpt2",
     rf"'(?i:[sdmt]|ll|ve|re)|{_CL100K}+|\p{{N}}{{1,3}}| ?[^\s\p{{L}}\p{{N}}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+": "gpt4",
-    rf"'(?i:[sdmt]|ll|ve|re)|{_CL100K}++|\p{{N}}{{1,3}}+| ?[^\s\p{{L}}\p{{N}}]++[\r\n]*+|\s++$|\s*[\r\n]|\s+(?!\S)|\s": "gpt4",
     rf"'(?i:[sdmt]|ll|ve|re)|{_CL100K}+|\p{{N}}| ?[^\s\p{{L}}\p{{N}}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+": "digits",
 }
-"""Ways in which our split patterns are written elsewhere; each splits every text as ours does, by test."""
+"""Ways in which our split patterns are written elsewhere; each splits every text as ours does, by test.
+
+Not among them: tiktoken's present cl100k_base, which takes all white space at the end of a text as one, newlines included.
+"""
 KNOWN_STRINGS: dict[str, tuple[str, ...]] = {
     "end_of_text": ("<|end_of_text|>", "<|endoftext|>", "</s>", "<eos>", "[EOS]", "<|eos|>"),
     "begin_of_text": ("<|begin_of_text|>", "<|startoftext|>", "<s>", "<bos>", "[BOS]", "<|bos|>"),
@@ -185,7 +187,7 @@ def _from_ranks(path: Path, data: bytes, pattern: PatternName | None) -> Tokeniz
     if pattern is None:
         raise DataError(
             f"{path}: a file of ranks does not say how text is split, so its pattern must be named",
-            fix=f"luthier tokenizer import {path} --pattern gpt4 --to DIR (cl100k_base; gpt2 for r50k_base and p50k_base), then use DIR",
+            fix=f"luthier tokenizer import {path} --pattern gpt2 --to DIR (r50k_base's and p50k_base's; gpt4 is Llama 3's), then use DIR",
         )
     return _from_tokens(path, tokens, pattern)
 
