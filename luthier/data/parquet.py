@@ -1,13 +1,14 @@
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-"""Rows in Parquet files; nothing else here knows pyarrow. In: tuples, or any open file. Out: files, dicts. Next: shards, readers."""
+"""Rows in Parquet files; nothing else here knows pyarrow. In: tuples, any open file. Out: files, dicts, buffers. Next: shards, readers."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -22,6 +23,17 @@ _OUR_ROWS = 512
 
 class DamagedParquet(Exception):
     """A Parquet file that cannot be read, or not to its end."""
+
+
+class Texts(NamedTuple):
+    """Texts as UTF-8 in one buffer: number i is `data[starts[i]:ends[i]]`."""
+
+    data: np.ndarray
+    """uint8"""
+    starts: np.ndarray
+    """int64"""
+    ends: np.ndarray
+    """int64"""
 
 
 class RowFile:
@@ -74,7 +86,41 @@ def read_rows(path: Path, columns: Sequence[str] | None = None) -> Iterator[dict
             for _, batch in _batches(file, _OUR_ROWS, columns):
                 yield from batch.to_pylist()
     except (DamagedParquet, OSError) as error:
-        raise DataError(f"{path}: not a readable document shard: {error}", fix="delete its folder and run the same command again") from None
+        raise _not_readable(path, error) from None
+
+
+def read_text_buffers(path: Path, column: str = "text", start: int = 0, count: int | None = None) -> Iterator[Texts]:
+    """Read `count` texts of a Parquet file of ours from row `start` on as they lie in memory, a row group at a time, none as a string.
+
+    Raises: DataError when it is missing or damaged.
+    """
+    try:
+        with open(path, "rb") as file, _arrow_errors():
+            table: Any = pq.ParquetFile(file)
+            left = int(table.metadata.num_rows) if count is None else count
+            for group in range(table.num_row_groups):
+                rows = int(table.metadata.row_group(group).num_rows)
+                if start >= rows or left <= 0:
+                    start -= min(start, rows)
+                    continue
+                chunked: Any = table.read_row_group(group, columns=[column], use_threads=False).column(0).slice(start, left)
+                start, left = 0, left - len(chunked)
+                for array in chunked.chunks:
+                    yield _texts(array)
+    except (DamagedParquet, OSError) as error:
+        raise _not_readable(path, error) from None
+
+
+def _texts(array: Any) -> Texts:
+    """The buffers of an Arrow array of strings; a null is an empty text."""
+    wide = pa.types.is_large_string(array.type)
+    if not wide and not pa.types.is_string(array.type):
+        raise DamagedParquet(f"the column must hold text, holds {array.type}")
+    _, borders, data = array.buffers()
+    if borders is None or len(array) == 0:
+        return Texts(np.empty(0, np.uint8), np.empty(0, np.int64), np.empty(0, np.int64))
+    some = np.frombuffer(borders, np.int64 if wide else np.int32)[array.offset : array.offset + len(array) + 1].astype(np.int64)
+    return Texts(np.empty(0, np.uint8) if data is None else np.frombuffer(data, np.uint8), some[:-1], some[1:])
 
 
 def foreign_rows(file: IO[bytes]) -> Iterator[tuple[dict[str, Any], float]]:
@@ -89,10 +135,21 @@ def foreign_rows(file: IO[bytes]) -> Iterator[tuple[dict[str, Any], float]]:
             yield row, share
 
 
+def _not_readable(path: Path, error: Exception) -> DataError:
+    return DataError(f"{path}: not a readable document shard: {error}", fix="delete its folder and run the same command again")
+
+
 def _batches(file: IO[bytes], rows: int, columns: Sequence[str] | None) -> Iterator[tuple[Any, Any]]:
-    try:
+    with _arrow_errors():
         table: Any = pq.ParquetFile(file)
         for batch in table.iter_batches(batch_size=rows, columns=columns):
             yield table, batch
+
+
+@contextlib.contextmanager
+def _arrow_errors() -> Generator[None]:
+    """Turn what Arrow raises on damaged files into one error with one line."""
+    try:
+        yield
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DamagedParquet(str(error).partition("\n")[0]) from None

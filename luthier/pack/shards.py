@@ -3,17 +3,21 @@
 A token shard is the ids of whole documents, each followed by `<|end_of_text|>`, little-endian, without a header. Beside it lies
 the index: where each document ends. What was made of one document shard is recorded in a file of its own, so that packing goes on
 after a stop where it was, and makes a damaged token shard again from its own documents alone; the manifest is written last. The same
-documents, tokenizer and settings give the same bytes.
+documents, tokenizer and settings give the same bytes, on any number of threads.
+
+Texts go from Parquet's buffers to ids without becoming strings, several row groups at a time, each on a thread of its own.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import accumulate, chain, islice
+from itertools import accumulate, chain
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -24,12 +28,15 @@ from luthier.runs.checksums import Checksums
 from luthier.runs.files import atomic_file, fingerprint, make_directory
 from luthier.runs.manifest import read_manifest, write_manifest
 from luthier.runs.progress import Bar, Progress
+from luthier.tokenizer.fast import usable_threads
 from luthier.tokenizer.tokenizer import Tokenizer
 
 VERSION = 2
 SPLITS = ("train", "validation")
 DTypeName = Literal["uint16", "uint32"]
-_DOCUMENTS_IN_A_BATCH = 512
+_DOCUMENTS_IN_A_BATCH = 2048
+_AHEAD = 2
+"""Batches that wait for each thread, so that it need not wait for them."""
 
 
 def dtype_for(vocab_size: int) -> DTypeName:
@@ -57,6 +64,25 @@ class _Packing:
         return dtype_for(self.tokenizer.vocab_size)
 
 
+class _Encoded(NamedTuple):
+    """Some documents as ids, each with `<|end_of_text|>` behind it."""
+
+    ids: np.ndarray
+    """In the type they are stored in."""
+    ends: np.ndarray
+    """Where each document ends, int64."""
+    sizes: np.ndarray
+    """Bytes of each document's text as decoding gives it, int64."""
+
+    def cut(self, documents: int) -> tuple[_Encoded, _Encoded | None]:
+        """Part into the first so many documents and the others, if there are others."""
+        if documents == len(self.ends):
+            return self, None
+        border = self.ends[documents - 1]
+        first = _Encoded(self.ids[:border], self.ends[:documents], self.sizes[:documents])
+        return first, _Encoded(self.ids[border:], self.ends[documents:] - border, self.sizes[documents:])
+
+
 def pack_documents(documents: Path, tokenizer: Tokenizer, config: PackSection, directory: Path, progress: Progress) -> dict[str, Any]:
     """Pack all document shards of `documents` into `directory` and return the manifest; what is there and whole is not done again.
 
@@ -65,6 +91,7 @@ def pack_documents(documents: Path, tokenizer: Tokenizer, config: PackSection, d
     from luthier.data.shards import documents_manifest
 
     source = documents_manifest(documents)
+    tokenizer.prepare(sum(item["bytes"] for split in SPLITS for item in source["splits"][split]["shards"]), progress)
     make_directory(directory)
     for leftover in directory.glob("*.tmp-*"):
         leftover.unlink()
@@ -141,11 +168,14 @@ def _pack_document_shard(packing: _Packing, source: dict[str, Any], split: str, 
     record = read_manifest(record_path) or {}
     if record.get("identity") == identity and _mend(packing, source, record["shards"]):
         return record["shards"]
-    encoded = _encoded_documents(verified_shard(packing.documents, source), packing.tokenizer)
+    batches = _encoded_documents(verified_shard(packing.documents, source), packing.tokenizer)
     shards: list[dict[str, Any]] = []
-    while (document := next(encoded, None)) is not None:
+    rest = next(batches, None)
+    while rest is not None:
         target = packing.directory / f"{split}-{first + len(shards):05d}.bin"
-        shards.append(_write_shard(packing, target, chain([document], encoded)))
+        shard, rest = _write_shard(packing, target, chain([rest], batches))
+        shards.append(shard)
+        rest = rest or next(batches, None)
     write_manifest(record_path, {"identity": identity, "shards": shards})
     return shards
 
@@ -158,8 +188,8 @@ def _mend(packing: _Packing, source: dict[str, Any], shards: list[dict[str, Any]
     for shard in shards:
         if any(damaged(packing.directory, file) for file in _files([shard])):
             path = verified_shard(packing.documents, source)
-            documents = _encoded_documents(path, packing.tokenizer, start, shard["documents"])
-            if _write_shard(packing, packing.directory / shard["file"], documents) != shard:
+            batches = _encoded_documents(path, packing.tokenizer, start, shard["documents"])
+            if _write_shard(packing, packing.directory / shard["file"], batches)[0] != shard:
                 return False
         else:
             packing.bar.advance(shard["bytes"])
@@ -167,45 +197,59 @@ def _mend(packing: _Packing, source: dict[str, Any], shards: list[dict[str, Any]
     return True
 
 
-def _encoded_documents(path: Path, tokenizer: Tokenizer, start: int = 0, count: int | None = None) -> Iterator[np.ndarray]:
-    """Encode `count` documents of a document shard from `start` on, a batch at a time."""
-    from luthier.data.parquet import read_rows
+def _encoded_documents(path: Path, tokenizer: Tokenizer, start: int = 0, count: int | None = None) -> Iterator[_Encoded]:
+    """Encode `count` documents of a document shard from `start` on, in batches and in order, on all processors."""
+    from luthier.data.parquet import Texts, read_text_buffers
 
-    end = None if count is None else start + count
-    texts = (row["text"] for row in islice(read_rows(path, ["text"]), start, end))
-    while batch := list(islice(texts, _DOCUMENTS_IN_A_BATCH)):
-        yield from tokenizer.encode_many(batch)
+    def encode(texts: Texts) -> _Encoded:
+        ids, ends = tokenizer.encode_buffers(*texts, ending=tokenizer.special.end_of_text)
+        sizes = np.add.reduceat(tokenizer.byte_lengths[ids], np.append(0, ends[:-1]), dtype=np.int64)
+        return _Encoded(ids.astype(stored_dtype(dtype_for(tokenizer.vocab_size))), ends, sizes)
+
+    threads = usable_threads()
+    running: deque[Future[_Encoded]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        for texts in read_text_buffers(path, start=start, count=count):
+            for first in range(0, len(texts.starts), _DOCUMENTS_IN_A_BATCH):
+                some = slice(first, first + _DOCUMENTS_IN_A_BATCH)
+                running.append(pool.submit(encode, Texts(texts.data, texts.starts[some], texts.ends[some])))
+                if len(running) > threads * _AHEAD:
+                    yield running.popleft().result()
+        while running:
+            yield running.popleft().result()
 
 
-def _write_shard(packing: _Packing, path: Path, documents: Iterator[np.ndarray]) -> dict[str, Any]:
-    """Write documents into one shard until it is full or they end."""
-    lengths, end = packing.tokenizer.byte_lengths, packing.tokenizer.special.end_of_text
-    dtype = stored_dtype(packing.dtype)
+def _write_shard(packing: _Packing, path: Path, batches: Iterable[_Encoded]) -> tuple[dict[str, Any], _Encoded | None]:
+    """Write documents into one shard until it is full or they end; give its record, and what of the last batch is for the next."""
     sums = Checksums()
-    ends: list[int] = []
+    ends: list[np.ndarray] = []
     n_tokens = n_bytes = 0
+    rest: _Encoded | None = None
     with atomic_file(path) as file:
-        for ids in documents:
-            data = np.append(ids, end).astype(dtype).tobytes()
+        for batch in batches:
+            full = int(np.searchsorted(batch.ends, packing.shard_tokens - n_tokens))
+            now, rest = batch.cut(min(full + 1, len(batch.ends)))
+            data = now.ids.tobytes()
             file.write(data)
             sums.update(data)
-            n_tokens += len(ids) + 1
-            ends.append(n_tokens)
-            text_bytes = int(lengths[ids].sum())
+            ends.append(now.ends + n_tokens)
+            n_tokens += len(now.ids)
+            text_bytes = int(now.sizes.sum())
             n_bytes += text_bytes
             packing.bar.advance(text_bytes)
             if n_tokens >= packing.shard_tokens:
                 break
-    index = write_array(path.with_suffix(".npy"), np.array(ends, dtype="<i8"))
-    return {
+    index = write_array(path.with_suffix(".npy"), np.concatenate(ends).astype("<i8"))
+    record = {
         "file": path.name,
         "size": sums.size,
         **sums.sums(),
         "tokens": n_tokens,
         "bytes": n_bytes,
-        "documents": len(ends),
+        "documents": sum(map(len, ends)),
         "index": index,
     }
+    return record, rest
 
 
 def _files(shards: Sequence[dict[str, Any]]) -> list[FileRecord]:

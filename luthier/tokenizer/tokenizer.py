@@ -13,6 +13,7 @@ import numpy as np
 
 from luthier.errors import DataError
 from luthier.runs.files import write_text
+from luthier.runs.progress import Progress
 from luthier.tokenizer.bpe import N_BYTES, Pair, encode_word
 from luthier.tokenizer.characters import CharacterCodec
 from luthier.tokenizer.fast import FastEncoder
@@ -70,6 +71,23 @@ class Tokenizer:
         """Encode texts into arrays of uint32, in their order, on all processors."""
         ranks = self._codec.encode_many([self.normalise(text) for text in texts])
         return ranks if self._ranks_are_ids else [self._ids[array].astype(np.uint32) for array in ranks]
+
+    def encode_buffers(self, data: np.ndarray, starts: np.ndarray, ends: np.ndarray, ending: int) -> tuple[np.ndarray, np.ndarray]:
+        """Encode the documents `data[starts[i]:ends[i]]` of UTF-8 on this thread, the id `ending` behind each; others may run meanwhile.
+
+        Shapes: data (bytes,) uint8, starts and ends (documents,) -> all ids (N,) uint32, where each document's ids end (documents,) int64
+        """
+        if self.kind == "bpe" and not self.parts.extras:
+            ranks, id_ends = self._fast.encode_buffers(data, starts, ends, ending if self._ranks_are_ids else len(self._ids))
+            return (ranks if self._ranks_are_ids else np.append(self._ids, ending)[ranks].astype(np.uint32)), id_ends
+        pairs = zip(starts.tolist(), ends.tolist(), strict=True)
+        encoded = [[*self.encode(data[start:end].tobytes().decode("utf-8", "replace")), ending] for start, end in pairs]
+        return np.array([token for ids in encoded for token in ids], np.uint32), np.cumsum([len(ids) for ids in encoded], dtype=np.int64)
+
+    def prepare(self, n_bytes: int, progress: Progress) -> None:
+        """Get ready to encode so much text, and say it when that takes long."""
+        if self.kind == "bpe":
+            self._fast.prepare(n_bytes, progress)
 
     def encode_readable(self, text: str) -> list[int]:
         """Encode by the algorithm as one would write it down: the authority for what `encode` must give."""

@@ -167,6 +167,7 @@ class Killed(BaseException):
 @pytest.mark.parametrize("documents_before", [0, 1, 19, 25, 40, 55])
 def test_packing_goes_on_after_a_stop(documents: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, documents_before: int) -> None:
     pack(documents, tmp_path / "whole")
+    monkeypatch.setattr(shards_module, "_DOCUMENTS_IN_A_BATCH", 1)
     original, encoded = shards_module._encoded_documents, []
 
     def until_killed(path: Path, tokenizer: Tokenizer):  # type: ignore[no-untyped-def]

@@ -1,0 +1,41 @@
+"""Ids back to bytes. In: an array of ids, the bytes of all entries in one array. Out: bytes. Next: tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from luthier.errors import DataError
+
+_IDS_AT_ONCE = 2**15
+"""So many keep the intermediate arrays in the processor's cache."""
+
+
+def token_arena(tokens: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
+    """Lay all entries' bytes one behind the other, in the order of their ids; entry i is `arena[starts[i]:starts[i + 1]]`.
+
+    Shapes: arena (bytes,) uint8, starts (V + 1,) int64
+    """
+    return np.frombuffer(b"".join(tokens), np.uint8), np.cumsum([0, *map(len, tokens)], dtype=np.int64)
+
+
+def decode_ids(ids: np.ndarray, arena: np.ndarray, starts: np.ndarray) -> bytes:
+    """Join the bytes of ids; `token_arena` makes `arena` and `starts`.
+
+    Raises: DataError for an id that is not in the vocabulary.
+    """
+    entries = starts.size - 1
+    if ids.size and not (int(ids.min()) >= 0 and int(ids.max()) < entries):
+        wrong = ids[(ids < 0) | (ids >= entries)][0]
+        raise DataError(f"a token id must be in 0..{entries - 1}, got {wrong}", fix="use the tokenizer that made the ids")
+    lengths = np.diff(starts)
+    parts: list[bytes] = []
+    for first in range(0, ids.size, _IDS_AT_ONCE):
+        some = ids[first : first + _IDS_AT_ONCE]
+        sizes = lengths[some]
+        # Byte number k of the result is byte k of the arena, moved by as much as its entry is moved.
+        places = np.repeat(starts[some] - (np.cumsum(sizes) - sizes), sizes)
+        places += np.arange(places.size)
+        parts.append(arena[places].tobytes())
+    return b"".join(parts)
