@@ -6,7 +6,7 @@ pass of a model that is not compiled, within a few per cent; a compiled one keep
 
 from __future__ import annotations
 
-from luthier.config.schema import ModelConfig, OptimSection
+from luthier.config.schema import ModelConfig, OptimSection, TrainingSection
 from luthier.plan.parameters import count
 
 FP32, BF16 = 4, 2
@@ -46,7 +46,10 @@ def activation_bytes_per_token(config: ModelConfig, seq_len: int, precision: str
 def training_bytes(
     config: ModelConfig, settings: OptimSection, rows: int, seq_len: int, precision: str, *, on_gpu: bool = False
 ) -> dict[str, int]:
-    """Bytes by part at the peak of a step with micro-batches of `rows`; weights and gradients are fp32."""
+    """Bytes by part at the peak of a step with micro-batches of `rows`; weights and gradients are fp32.
+
+    The copy that a checkpoint is written from is in main memory, which counts where that is the device's.
+    """
     params, tokens = count(config)["total"], rows * seq_len
     item = BF16 if precision == "bf16" else FP32
     head_gradient = FP32 * config.vocab_size * config.d_model
@@ -57,6 +60,7 @@ def training_bytes(
         "weights, cast": BF16 * params if precision == "bf16" else 0,
         "gradients": FP32 * params,
         "optimizer": optimizer_bytes(config, settings),
+        "checkpoint copy": 0 if on_gpu else checkpoint_bytes(config, settings),
         "activations": round(tokens * activation_bytes_per_token(config, seq_len, precision, fused_attention=on_gpu)),
         "head": head_gradient + logits,
     }
@@ -70,3 +74,9 @@ def kv_cache_bytes_per_token(config: ModelConfig, bytes_per_value: int = BF16) -
 def checkpoint_bytes(config: ModelConfig, settings: OptimSection) -> int:
     """Bytes of one training checkpoint: fp32 weights and optimizer state."""
     return FP32 * count(config)["total"] + optimizer_bytes(config, settings)
+
+
+def checkpoints_on_disk(settings: TrainingSection) -> int:
+    """The most checkpoints that are on the disk at one time: those that are kept, and the one being written."""
+    rollback = "rollback" in (settings.on_nonfinite, settings.on_spike)
+    return settings.keep_checkpoints + 1 + settings.keep_best + rollback

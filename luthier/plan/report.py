@@ -12,7 +12,7 @@ from luthier.errors import ConfigError
 from luthier.plan.compute import forward_flops_per_token, six_n, training_flops_per_token
 from luthier.plan.hardware import ASSUMED_UTILISATION, Hardware
 from luthier.plan.horizon import bytes_per_token, micro_batch_rows, rows_per_step, steps_for, text_bytes
-from luthier.plan.memory import BF16, FP32, checkpoint_bytes, kv_cache_bytes_per_token, training_bytes
+from luthier.plan.memory import BF16, FP32, checkpoint_bytes, checkpoints_on_disk, kv_cache_bytes_per_token, training_bytes
 from luthier.plan.parameters import count
 from luthier.plan.scaling import ExpectedLoss, expected_loss
 from luthier.runs.progress import duration, number
@@ -96,7 +96,7 @@ def plan(recipe: Recipe, hardware: Hardware | None, corpus_bytes: int | None = N
     seconds = tokens * per_token / (peak * utilisation) if tokens is not None and peak else None
     weights_read = total * (BF16 if precision == "bf16" else FP32)
     checkpoint = checkpoint_bytes(config, recipe.optim)
-    kept = settings.keep_checkpoints + 1 + (recipe.sft.keep_checkpoints + 1 if recipe.sft.sources else 0)
+    kept = checkpoints_on_disk(settings) + (checkpoints_on_disk(recipe.sft) if recipe.sft.sources else 0)
     return PlanReport(
         name=recipe.run.name,
         hardware=hardware.name if hardware else "none",

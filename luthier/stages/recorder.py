@@ -13,7 +13,7 @@ from luthier.errors import StorageError
 from luthier.model.decoder import Decoder
 from luthier.pack.loader import RowSource
 from luthier.plan.compute import training_flops_per_token
-from luthier.plan.memory import checkpoint_bytes
+from luthier.plan.memory import checkpoint_bytes, checkpoints_on_disk
 from luthier.runs.files import make_directory
 from luthier.runs.metrics import MetricsWriter, read_metrics
 from luthier.runs.progress import Bar
@@ -182,7 +182,7 @@ def require_disk(training: Training) -> None:
     """
     settings, root = training.settings, make_directory(training.job.directory / "checkpoints")
     one = checkpoint_bytes(training.model.config, training.optim)
-    wanted = one * (settings.keep_checkpoints + 1 + settings.keep_best + ("rollback" in (settings.on_nonfinite, settings.on_spike)))
+    wanted = one * checkpoints_on_disk(settings)
     there = sum(file.stat().st_size for directory in checkpoints(root) for file in directory.iterdir())
     free = shutil.disk_usage(root).free
     if wanted - there > free:
