@@ -1,0 +1,131 @@
+"""The door to encoding gives the same ids whichever encoder stands behind it."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from luthier.runs.progress import Progress
+from luthier.tokenizer import compiling, fast
+from luthier.tokenizer.fast import FastEncoder
+from tests.tokenizer.corpus import TEXTS, tokenizer
+
+BYTES = [bytes([byte]) for byte in range(256)]
+DAMAGED = [b"the\xffthe", b"\xed\xa0\x80 the\xe2", b"", b"\xf0\x9f\x8e\x00", b"\xff\xfe\xfd", *(text.encode("utf-8") for text in TEXTS)]
+
+
+class Said(Progress):
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
+
+def entries() -> list[bytes]:
+    return [tokenizer().token_bytes[token] for token in range(tokenizer().special.end_of_text)]
+
+
+@pytest.fixture
+def plain() -> FastEncoder:
+    return FastEncoder("gpt4", entries())
+
+
+@pytest.fixture
+def compiled() -> FastEncoder:
+    encoder = FastEncoder("gpt4", entries())
+    encoder.prepare(2**30, Progress())
+    assert encoder._compiled is not None and encoder.not_compiled is None
+    return encoder
+
+
+def buffers(documents: list[bytes]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    borders = np.array([0, *itertools.accumulate(map(len, documents))], dtype=np.int64)
+    return np.frombuffer(b"".join(documents), np.uint8), borders[:-1], borders[1:]
+
+
+def test_both_encoders_give_the_same(plain: FastEncoder, compiled: FastEncoder) -> None:
+    for text in TEXTS:
+        assert plain.encode(text) == compiled.encode(text) == tokenizer().encode_readable(text)
+    for one, other in zip(plain.encode_many(TEXTS), compiled.encode_many(TEXTS), strict=True):
+        assert one.dtype == other.dtype == np.uint32 and np.array_equal(one, other)
+    for ending in (-1, 500):
+        ids, ends = plain.encode_buffers(*buffers(DAMAGED), ending)
+        other_ids, other_ends = compiled.encode_buffers(*buffers(DAMAGED), ending)
+        assert ids.dtype == other_ids.dtype == np.uint32 and np.array_equal(ids, other_ids)
+        assert ends.dtype == other_ends.dtype == np.int64 and np.array_equal(ends, other_ends)
+    assert plain._compiled is None
+
+
+def test_little_text_is_not_worth_loading_a_compiler_and_much_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fast, "_WORTH_COMPILING", 1000)
+    encoder = FastEncoder("gpt4", entries())
+    text = "the river rose " * 10
+    expected = encoder.encode(text)
+    assert encoder._compiled is None and encoder.not_compiled
+    for _ in range(8):
+        assert encoder.encode(text) == expected
+    assert encoder._compiled is not None and encoder.not_compiled is None
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_any_number_of_threads_gives_the_same_in_order(monkeypatch: pytest.MonkeyPatch, compiled: FastEncoder, threads: int) -> None:
+    texts = TEXTS * 40
+    expected = [tokenizer().encode_readable(text) for text in TEXTS] * 40
+    monkeypatch.setattr(fast, "usable_threads", lambda: threads)
+    monkeypatch.setattr(fast, "_WORTH_THREADS", 1)
+    monkeypatch.setattr(fast, "_TASK_CHARACTERS", 500)
+    for encoder in (compiled, FastEncoder("gpt4", entries())):
+        assert [ids.tolist() for ids in encoder.encode_many(texts)] == expected
+        assert encoder.encode_many([]) == [] and [ids.tolist() for ids in encoder.encode_many(["", "a", ""])] == [[], [97], []]
+
+
+def test_without_a_compiler_tiktoken_encodes_and_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "luthier.tokenizer.encoding", None)
+    encoder, said = FastEncoder("gpt4", entries()), Said()
+    encoder.prepare(2**30, said)
+    assert encoder._compiled is None
+    assert [line for line in said.lines if "tiktoken encodes" in line and "ModuleNotFoundError" in line] == said.lines != []
+    assert [encoder.encode(text) for text in TEXTS] == [tokenizer().encode_readable(text) for text in TEXTS]
+    quiet = Said()
+    FastEncoder("gpt4", entries()).prepare(1000, quiet)
+    assert quiet.lines == []
+
+
+def test_entries_that_are_not_by_merges_are_encoded_by_tiktoken() -> None:
+    encoder, said = FastEncoder("gpt4", [*BYTES, b"abc"]), Said()
+    encoder.prepare(2**30, said)
+    assert encoder.encode("abc abcd") == [256, 32, 97, 98, 99, 100]
+    assert "not what two earlier ones merge to" in said.lines[-1]
+
+
+def test_compiling_is_said_when_it_happens(monkeypatch: pytest.MonkeyPatch) -> None:
+    for kept in (True, False):
+        monkeypatch.setattr(compiling, "_is_kept", lambda _function, kept=kept: kept)
+        said = Said()
+        FastEncoder("gpt4", entries()).prepare(2**30, said)
+        assert said.lines == ([] if kept else [compiling.COMPILING])
+
+
+@pytest.mark.slow
+def test_a_cache_folder_that_cannot_be_written_breaks_nothing(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("a folder cannot be made in here")
+    code = (
+        "from luthier.tokenizer.encoding import CompiledEncoder\n"
+        "tokens = [bytes([byte]) for byte in range(256)] + [b'th', b'the']\n"
+        "assert CompiledEncoder('gpt4', tokens).encode('the then') == [257, 32, 257, 110]\n"
+    )
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "file" / "cache")}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_importing_the_door_loads_no_encoder() -> None:
+    code = "import sys, luthier.tokenizer.tokenizer; sys.exit(any(name in sys.modules for name in ('numba', 'torch')))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
