@@ -16,11 +16,15 @@ from luthier.runs.files import write_text
 from luthier.runs.progress import Progress
 from luthier.tokenizer.bpe import N_BYTES, Pair, encode_word
 from luthier.tokenizer.characters import CharacterCodec
+from luthier.tokenizer.decoding import decode_ids, token_arena
 from luthier.tokenizer.fast import FastEncoder
 from luthier.tokenizer.files import read_tokenizer_json, tokenizer_json
 from luthier.tokenizer.parts import NO_ID, UNKNOWN_TEXT, Kind, Parts, assemble
 from luthier.tokenizer.patterns import PatternName, Splitter, well_formed
 from luthier.tokenizer.uncased import UncasedCodec, check_extra
+
+_MANY = 10_000
+"""So many ids are worth an array."""
 
 
 class Codec(Protocol):
@@ -109,7 +113,11 @@ class Tokenizer:
 
         Raises: DataError for an id that is not in the vocabulary.
         """
+        if isinstance(ids, np.ndarray) and ids.size >= _MANY:
+            return decode_ids(ids, *self._arena)
         listed: list[int] = ids.tolist() if isinstance(ids, np.ndarray) else list(ids)
+        if len(listed) >= _MANY:
+            return decode_ids(np.array(listed, dtype=np.int64), *self._arena)
         if listed and not (min(listed) >= 0 and max(listed) < self.vocab_size):
             wrong = next(token for token in listed if not 0 <= token < self.vocab_size)
             raise DataError(f"a token id must be in 0..{self.vocab_size - 1}, got {wrong}", fix="use the tokenizer that made the ids")
@@ -154,6 +162,10 @@ class Tokenizer:
 
     def _to_ids(self, ranks: list[int]) -> list[int]:
         return ranks if self._ranks_are_ids else self._ids[ranks].tolist() if ranks else []
+
+    @cached_property
+    def _arena(self) -> tuple[np.ndarray, np.ndarray]:
+        return token_arena(self.token_bytes)
 
     @cached_property
     def _codec(self) -> Codec:

@@ -153,6 +153,18 @@ def test_an_id_outside_the_vocabulary_is_refused(wrong: int) -> None:
     assert tokenizer().decode(np.array([], dtype=np.int64)) == ""
 
 
+def test_many_ids_decode_as_few_do() -> None:
+    ours = tokenizer()
+    ids = [*ours.encode("".join(TEXTS)), *ours.special.by_string.values(), 255] * 40
+    expected = b"".join(ours.token_bytes[token] for token in ids)
+    assert len(ids) > 10_000
+    for some in (ids, iter(ids), np.array(ids), np.array(ids, np.uint16), np.array(ids, np.uint32)):
+        assert ours.decode_bytes(some) == expected
+    for wrong in (-1, 460):
+        with pytest.raises(DataError, match=str(wrong)):
+            ours.decode_bytes([*ids, wrong])
+
+
 def test_byte_lengths_and_entries_agree() -> None:
     ours = tokenizer()
     assert ours.vocab_size == len(ours.token_bytes) == len(ours.byte_lengths) == 460
