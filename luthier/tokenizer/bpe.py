@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 from luthier.runs.progress import Progress
@@ -18,76 +18,79 @@ N_BYTES = 256
 Pair = tuple[int, int]
 
 
-def train_merges(counts: Mapping[bytes, int], n_merges: int, progress: Progress) -> list[Pair]:
-    """Learn up to `n_merges` merges from pre-tokens and how often each occurs; fewer when no pair is left."""
-    words = [list(word) for word in counts]
-    frequencies = list(counts.values())
-    pairs = _Pairs()
-    for index, word in enumerate(words):
-        for pair in pairwise(word):
-            pairs.add(pair, frequencies[index], index)
+def train_merges(counts: Mapping[bytes, int], n_merges: int, progress: Progress, first: Sequence[Pair] = ()) -> list[Pair]:
+    """Learn up to `n_merges` merges from pre-tokens and how often each occurs; fewer when no pair is left.
+
+    `first` are the merges that an existing tokenizer has: they are made first and are not part of the result.
+    """
+    pairs = _Pairs(counts)
+    for new, pair in enumerate(first, N_BYTES):
+        pairs.merge(pair, new)
     # The heap is lazy: a pair's count only falls between its creation and its merge, so its entry may be too high but never
     # too low; an entry that proves too high goes back with the true count.
-    heap = [(-count, *pair) for pair, count in pairs.counts.items()]
+    heap = [(-count, pair) for pair, count in pairs.counts.items() if count > 0]
     heapq.heapify(heap)
     merges: list[Pair] = []
     with progress.bar("merging", n_merges, "merges") as bar:
         while heap and len(merges) < n_merges:
-            negative, left, right = heapq.heappop(heap)
-            pair = (left, right)
+            negative, pair = heapq.heappop(heap)
             count = pairs.counts.get(pair, 0)
-            if count != -negative:
-                if count > 0:
-                    heapq.heappush(heap, (-count, left, right))
-                continue
-            new = N_BYTES + len(merges)
-            merges.append(pair)
-            created: set[Pair] = set()
-            for index in pairs.words.pop(pair):
-                words[index] = _merge_and_count(words[index], pair, new, frequencies[index], index, pairs, created)
-            del pairs.counts[pair]
-            for pair in created:
-                if pairs.counts[pair] > 0:
-                    heapq.heappush(heap, (-pairs.counts[pair], *pair))
-            bar.advance()
+            if count == -negative:
+                for created in pairs.merge(pair, N_BYTES + len(first) + len(merges)):
+                    if pairs.counts[created] > 0:
+                        heapq.heappush(heap, (-pairs.counts[created], created))
+                merges.append(pair)
+                bar.advance()
+            elif count > 0:
+                heapq.heappush(heap, (-count, pair))
     return merges
 
 
 class _Pairs:
     """How often each pair of neighbours occurs, and in which words it may be found."""
 
-    def __init__(self) -> None:
+    def __init__(self, counts: Mapping[bytes, int]) -> None:
+        self.words = [list(word) for word in counts]
+        self.frequencies = list(counts.values())
         self.counts: defaultdict[Pair, int] = defaultdict(int)
-        self.words: defaultdict[Pair, set[int]] = defaultdict(set)
+        self.places: defaultdict[Pair, set[int]] = defaultdict(set)
+        for index, (word, frequency) in enumerate(zip(self.words, self.frequencies, strict=True)):
+            for pair in pairwise(word):
+                self.counts[pair] += frequency
+                self.places[pair].add(index)
 
-    def add(self, pair: Pair, count: int, index: int) -> None:
-        self.counts[pair] += count
-        self.words[pair].add(index)
-
-
-def _merge_and_count(word: list[int], pair: Pair, new: int, frequency: int, index: int, pairs: _Pairs, created: set[Pair]) -> list[int]:
-    """Merge a pair in one word, left to right, and keep the counts of the pairs around it true."""
-    left, right = pair
-    merged: list[int] = []
-    position, length = 0, len(word)
-    while position < length:
-        if word[position] != left or position + 1 == length or word[position + 1] != right:
-            merged.append(word[position])
-            position += 1
-            continue
-        if merged:
-            pairs.counts[merged[-1], left] -= frequency
-            before = (merged[-1], new)
-            pairs.add(before, frequency, index)
-            created.add(before)
-        position += 2
-        if position < length:
-            pairs.counts[right, word[position]] -= frequency
-            behind = (new, word[position])
-            pairs.add(behind, frequency, index)
-            created.add(behind)  # may be merged away at once (x x x x -> X X), and its count with it
-        merged.append(new)
-    return merged
+    def merge(self, pair: Pair, new: int) -> set[Pair]:
+        """Merge a pair in all words, left to right, and keep the counts of the pairs around it true; give the pairs that are new."""
+        left, right = pair
+        counts, places = self.counts, self.places
+        created: set[Pair] = set()
+        for index in places.pop(pair, ()):
+            word, frequency = self.words[index], self.frequencies[index]
+            merged: list[int] = []
+            position, last = 0, len(word) - 1
+            while position <= last:
+                token = word[position]
+                if token != left or position == last or word[position + 1] != right:
+                    merged.append(token)
+                    position += 1
+                    continue
+                if merged:
+                    counts[merged[-1], left] -= frequency
+                    before = (merged[-1], new)
+                    counts[before] += frequency
+                    places[before].add(index)
+                    created.add(before)
+                position += 2
+                if position <= last:
+                    counts[right, word[position]] -= frequency
+                    behind = (new, word[position])
+                    counts[behind] += frequency
+                    places[behind].add(index)
+                    created.add(behind)  # may be merged away at once (x x x x -> X X), and its count with it
+                merged.append(new)
+            self.words[index] = merged
+        counts.pop(pair, None)
+        return created
 
 
 def merge_pair(ids: list[int], pair: Pair, new: int) -> list[int]:
