@@ -13,14 +13,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from luthier.config.schema import PackSection
+from luthier.config.schema import PackSection, TokenizerSection
 from luthier.errors import DataError, StorageError
 from luthier.pack import shards as shards_module
 from luthier.pack.loader import Loader, TokenRows
 from luthier.pack.shards import SPLITS, TokenShards, dtype_for, pack_documents
 from luthier.runs.manifest import read_manifest, write_manifest
 from luthier.runs.progress import Progress
+from luthier.tokenizer import fast
 from luthier.tokenizer.tokenizer import Tokenizer
+from luthier.tokenizer.train import train_tokenizer
 from tests.fuzz import FUZZ, altered, replaced
 from tests.pack.corpus import TEXTS, expected_stream, tokenizer, write_documents
 
@@ -361,6 +363,35 @@ def test_a_large_vocabulary_is_stored_in_32_bits(documents: Path, tmp_path: Path
     stream = shards.read(0, shards.n_tokens)
     assert stream.max() == large.special.end_of_text > 65_535
     assert large.decode(stream) == "".join(text for part in VALIDATION for text in part)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_threads_batches_and_the_encoder_leave_the_bytes_as_they_are(
+    documents: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int
+) -> None:
+    pack(documents, tmp_path / "before")
+    monkeypatch.setattr(shards_module, "usable_threads", lambda: threads)
+    monkeypatch.setattr(shards_module, "_DOCUMENTS_IN_A_BATCH", 3)
+    monkeypatch.setattr(fast, "_WORTH_COMPILING", 1)
+    again = Tokenizer(tokenizer().merges, tokenizer().pattern)
+    pack_documents(documents, again, CONFIG, tmp_path / "after", Progress())
+    assert again._fast._compiled is not None
+    assert contents(tmp_path / "after") == contents(tmp_path / "before")
+
+
+@pytest.mark.parametrize("kind", ["characters", "uncased", "added entry"])
+def test_other_kinds_of_tokenizers_pack_what_they_encode(documents: Path, tmp_path: Path, kind: str) -> None:
+    other = tokenizer().with_token("fox") if kind == "added entry" else train_kind(kind)
+    pack_documents(documents, other, CONFIG, tmp_path / "pack", Progress())
+    shards = TokenShards.open(tmp_path / "pack", "train")
+    texts = [text for part in TRAIN for text in part]
+    expected = [token for text in texts for token in (*other.encode(text), other.special.end_of_text)]
+    assert shards.read(0, shards.n_tokens).tolist() == expected
+    assert shards.n_bytes == sum(len(other.normalise(text).encode("utf-8")) for text in texts)
+
+
+def train_kind(kind: str) -> Tokenizer:
+    return train_tokenizer(TEXTS, TokenizerSection(kind=kind, vocab_size=300), Progress(), None)  # type: ignore[arg-type]
 
 
 @pytest.mark.slow
