@@ -12,17 +12,20 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
-import tiktoken
 
 from luthier.config.schema import TokenizerSection
 from luthier.errors import DataError
 from luthier.runs.progress import Progress
-from luthier.tokenizer.bpe import N_BYTES, encode_word, train_merges
+from luthier.tokenizer.bpe import N_BYTES, encode_word
 from luthier.tokenizer.parts import UNCASED_CHARACTERS, UNKNOWN_TEXT, Parts, Unknown, assemble, entries_left, no_text, warn_if_few
 from luthier.tokenizer.patterns import well_formed
 from luthier.tokenizer.special import Layout
+
+if TYPE_CHECKING:
+    import tiktoken
 
 QUOTES = {"\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"'}
 """The curly quotes, and what is put for them."""
@@ -32,7 +35,8 @@ BYTE_ORDER_MARK = "\ufeff"
 PRE_TOKEN = r" ?[a-z]+|[\s\S]"
 """A word with the space before it; or one character."""
 _WORD = re.compile(" ?[a-z]+")
-_ONE_FOR_ONE = str.maketrans({**QUOTES, **dict.fromkeys(SPACES, " "), BYTE_ORDER_MARK: None, "\u03a3": "\u03c3"})
+_PUT = {**QUOTES, **dict.fromkeys(SPACES, " "), BYTE_ORDER_MARK: "", "\u03a3": "\u03c3"}  # a sigma is made small whatever follows it
+_PUT_FOR = re.compile(f"[{''.join(_PUT)}]")
 
 
 class Normaliser:
@@ -47,7 +51,7 @@ class Normaliser:
 
         Example: `Normaliser("unk")("\u201cA\u201d caf\u00e9")` is `' "a" caf\ufffd'`.
         """
-        text = text.replace("\r\n", "\n").translate(_ONE_FOR_ONE).lower()
+        text = _PUT_FOR.sub(lambda match: _PUT[match[0]], text.replace("\r\n", "\n")).lower()
         text = self._outside.sub(self._instead, text)
         return f" {text}" if text and not text.startswith(" ") else text
 
@@ -57,6 +61,8 @@ def train_uncased(texts: Iterable[str], config: TokenizerSection, progress: Prog
 
     Raises: DataError when there is no text
     """
+    from luthier.tokenizer.merging import train_merges_compiled
+
     normalise = Normaliser(config.unknown)
     counts: Counter[str] = Counter()
     any_text = False
@@ -70,7 +76,7 @@ def train_uncased(texts: Iterable[str], config: TokenizerSection, progress: Prog
         raise no_text()
     layout = Layout.of(config.layout, needs_unknown=config.unknown == "unk")
     room = entries_left(config.vocab_size, layout, "uncased", config.unknown)
-    merges = train_merges({word.encode("ascii"): count for word, count in counts.items()}, room, progress)
+    merges = train_merges_compiled({word.encode("ascii"): count for word, count in counts.items()}, room, progress)
     warn_if_few(config, room - len(merges), progress)
     return assemble(merges, kind="uncased", unknown=config.unknown, layout=layout)
 
@@ -114,6 +120,8 @@ class UncasedCodec:
     @cached_property
     def _fast(self) -> tiktoken.Encoding:
         """The extras and the unknown character are single pre-tokens, which are looked up whole."""
+        import tiktoken
+
         ranks = {token: rank for rank, token in enumerate(self._parts.rank_bytes()) if self._parts.ids[rank] >= 0}
         ranks[UNKNOWN_TEXT.encode("utf-8")] = self._parts.n_ranks
         return tiktoken.Encoding("luthier-uncased", pat_str=PRE_TOKEN, mergeable_ranks=ranks, special_tokens={})
