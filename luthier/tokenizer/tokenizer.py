@@ -113,9 +113,10 @@ class Tokenizer:
 
         Raises: DataError for an id that is not in the vocabulary.
         """
-        if isinstance(ids, np.ndarray) and ids.size >= _MANY:
-            return decode_ids(ids, *self._arena)
-        listed: list[int] = ids.tolist() if isinstance(ids, np.ndarray) else list(ids)
+        array: np.ndarray | None = ids if isinstance(ids, np.ndarray) else None
+        if array is not None and array.size >= _MANY:
+            return decode_ids(array, *self._arena)
+        listed: list[int] = list(ids) if array is None else array.tolist()
         if len(listed) >= _MANY:
             return decode_ids(np.array(listed, dtype=np.int64), *self._arena)
         if listed and not (min(listed) >= 0 and max(listed) < self.vocab_size):
