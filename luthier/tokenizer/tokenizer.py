@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 
 import numpy as np
 
@@ -113,10 +113,12 @@ class Tokenizer:
 
         Raises: DataError for an id that is not in the vocabulary.
         """
-        array: np.ndarray | None = ids if isinstance(ids, np.ndarray) else None
-        if array is not None and array.size >= _MANY:
-            return decode_ids(array, *self._arena)
-        listed: list[int] = list(ids) if array is None else array.tolist()
+        if isinstance(ids, np.ndarray):
+            array = cast("np.ndarray", ids)
+            if array.size >= _MANY:
+                return decode_ids(array, *self._arena)
+            ids = cast("list[int]", array.tolist())
+        listed = list(ids)
         if len(listed) >= _MANY:
             return decode_ids(np.array(listed, dtype=np.int64), *self._arena)
         if listed and not (min(listed) >= 0 and max(listed) < self.vocab_size):
