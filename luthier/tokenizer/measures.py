@@ -84,7 +84,7 @@ def splits(tokenizer: Tokenizer, texts: Sequence[str]) -> dict[str, dict[str, fl
             counts.update(pattern.findall(text))
         runs = counts.most_common(_DISTINCT)
         total = sum(count for _, count in runs)
-        lengths = [len(tokenizer.encode(run)) for run, _ in runs]
+        lengths = [_length_inside_text(tokenizer, run) for run, _ in runs]
         tokens = sum(length * count for length, (_, count) in zip(lengths, runs, strict=True))
         whole = sum(count for length, (_, count) in zip(lengths, runs, strict=True) if length == 1)
         found[name] = {
@@ -93,6 +93,12 @@ def splits(tokenizer: Tokenizer, texts: Sequence[str]) -> dict[str, dict[str, fl
             "whole_share": round(whole / max(total, 1), 4),
         }
     return found
+
+
+def _length_inside_text(tokenizer: Tokenizer, run: str) -> int:
+    """Count a run's tokens as it stands in a text, without the space that normalising may put before the text."""
+    normal = tokenizer.normalise(run)
+    return len(tokenizer.encode_normalised(normal if run.startswith(" ") else normal.removeprefix(" ")))
 
 
 def unreachable(tokenizer: Tokenizer) -> list[int]:

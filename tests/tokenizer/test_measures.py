@@ -20,6 +20,12 @@ def test_words_numbers_and_punctuation_are_counted_with_the_space_before_them() 
     assert splits(BYTES, [])["words"] == {"occurrences": 0, "tokens_each": 0.0, "whole_share": 0.0}
 
 
+def test_a_run_inside_a_text_has_no_space_put_before_it() -> None:
+    found = splits(tokenizer_of("uncased drop"), ["a.", "a 7. 7"])
+    assert found["punctuation"] == {"occurrences": 2, "tokens_each": 1.0, "whole_share": 1.0}
+    assert found["numbers"]["tokens_each"] == 2.0
+
+
 def test_entries_that_no_text_gives_are_found() -> None:
     never_in_utf8 = [0xC0, 0xC1, *range(0xF5, 0x100)]
     assert unreachable(BYTES) == never_in_utf8
