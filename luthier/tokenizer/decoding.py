@@ -29,9 +29,10 @@ def decode_ids(ids: np.ndarray, arena: np.ndarray, starts: np.ndarray) -> bytes:
     if ids.size and not (int(ids.min()) >= 0 and int(ids.max()) < entries):
         wrong = ids[(ids < 0) | (ids >= entries)][0]
         raise DataError(f"a token id must be in 0..{entries - 1}, got {wrong}", fix="use the tokenizer that made the ids")
-    small = arena.size < 2**31 // max(_IDS_AT_ONCE, 1)  # half the memory to go through, which is what takes the time
-    kind = np.int32 if small else np.int64
-    firsts, lengths = starts[:-1].astype(kind), np.diff(starts).astype(kind)
+    firsts, lengths = starts[:-1], np.diff(starts)
+    # Half the memory to go through, which is what takes the time, wherever places fit into it.
+    kind = np.int32 if arena.size + _IDS_AT_ONCE * int(lengths.max(initial=0)) < 2**31 else np.int64
+    firsts, lengths = firsts.astype(kind), lengths.astype(kind)
     parts: list[np.ndarray] = []
     for at in range(0, ids.size, _IDS_AT_ONCE):
         some = ids[at : at + _IDS_AT_ONCE]
