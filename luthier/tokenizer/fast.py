@@ -2,7 +2,8 @@
 
 Two encoders stand behind it. The compiled one is several times faster, but takes a moment to load and, once on each machine, seconds to
 compile; so a little text, as in a chat, is encoded by tiktoken. tiktoken also does what the compiled one cannot: entries that
-are not made by merges, or a machine on which nothing can be compiled. Which of them works is never seen in the ids.
+are not made by merges, or a machine on which nothing can be compiled. Where gigatoken is installed (the extra `fast`) and has
+proved to give the same ids, it encodes much text in the compiled one's place. Which of them works is never seen in the ids.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     import tiktoken
 
     from luthier.tokenizer.encoding import CompiledEncoder
+    from luthier.tokenizer.gigatoken_encoder import GigatokenEncoder
 
 # tiktoken's regular expressions give up (by a Rust panic) after a million steps back, which a long run of white space needs.
 LONGEST_RUN = 100_000
@@ -49,6 +51,7 @@ class FastEncoder:
         self._lock = threading.Lock()
         self._seen = 0
         self._compiled: CompiledEncoder | None = None
+        self._buffers: CompiledEncoder | GigatokenEncoder | None = None
         self.not_compiled: str | None = "too little text so far"
         """Why the compiled encoder is not in use."""
 
@@ -80,9 +83,9 @@ class FastEncoder:
         A byte that is not part of UTF-8 becomes the entry of that byte. `ending` is an id to put behind each document.
         Shapes: data (bytes,) uint8, starts and ends (documents,) -> all ids (N,) uint32, where each document's ids end (documents,) int64
         """
-        compiled = self._compiled_for(int((ends - starts).sum()))
-        if compiled is not None:
-            return compiled.encode_buffers(data, starts, ends, ending)
+        self._compiled_for(int((ends - starts).sum()))
+        if self._buffers is not None:
+            return self._buffers.encode_buffers(data, starts, ends, ending)
         ids: list[int] = []
         id_ends: list[int] = []
         view = np.ascontiguousarray(data).data
@@ -100,14 +103,15 @@ class FastEncoder:
                 before, self._seen = self._seen, self._seen + n_bytes
                 if before < _WORTH_COMPILING <= self._seen:
                     self._compiled, self.not_compiled = _load(self._pattern, self._tokens, progress or Progress())
+                    self._buffers = self._compiled and _load_gigatoken(self._pattern, self._tokens, self._compiled)
         return self._compiled
 
     def _encode_slice(self, texts: Sequence[str]) -> list[np.ndarray]:
-        if self._compiled is None:
+        if self._buffers is None:
             return [np.array(self._encode_plainly(text), dtype=np.uint32) for text in texts]
         data = [text.encode("utf-8") for text in texts]
         borders = np.array([*accumulate(map(len, data), initial=0)], dtype=np.int64)
-        ids, ends = self._compiled.encode_buffers(np.frombuffer(b"".join(data), np.uint8), borders[:-1], borders[1:])
+        ids, ends = self._buffers.encode_buffers(np.frombuffer(b"".join(data), np.uint8), borders[:-1], borders[1:])
         return np.split(ids.copy(), ends[:-1]) if texts else []
 
     def _encode_plainly(self, text: str) -> list[int]:
@@ -154,6 +158,16 @@ def _load(pattern: PatternName, tokens: Sequence[bytes], progress: Progress) -> 
         return CompiledEncoder(pattern, tokens), None
     except Exception as error:  # whatever a compiler cannot do here, encoding goes on without it
         return None, f"{type(error).__name__}: {error}".partition("\n")[0]
+
+
+def _load_gigatoken(pattern: PatternName, tokens: Sequence[bytes], compiled: CompiledEncoder) -> CompiledEncoder | GigatokenEncoder:
+    """Give gigatoken where it is installed and identical, else the compiled encoder."""
+    try:
+        from luthier.tokenizer.gigatoken_encoder import GigatokenEncoder
+
+        return GigatokenEncoder(pattern, tokens, compiled)
+    except Exception:  # an extra that is missing, or does not do what is asked: the compiled encoder does
+        return compiled
 
 
 def _slices(texts: Sequence[str]) -> Iterator[Sequence[str]]:

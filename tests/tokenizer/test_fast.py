@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import base64
 import itertools
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import tiktoken
 
 from luthier.runs.progress import Progress
 from luthier.tokenizer import compiling, fast
 from luthier.tokenizer.fast import FastEncoder
+from luthier.tokenizer.gigatoken_encoder import GigatokenEncoder
+from luthier.tokenizer.patterns import PATTERNS
 from tests.tokenizer.corpus import TEXTS, tokenizer
 
 BYTES = [bytes([byte]) for byte in range(256)]
@@ -111,6 +116,57 @@ def test_compiling_is_said_when_it_happens(monkeypatch: pytest.MonkeyPatch) -> N
         said = Said()
         FastEncoder("gpt4", entries()).prepare(2**30, said)
         assert said.lines == ([] if kept else [compiling.COMPILING])
+
+
+class _Pretend:
+    """Stands for gigatoken's class: what it needs of it, by tiktoken, wrong where it is told to be."""
+
+    wrong = False
+
+    def __init__(self, path: Path, pretokenizer: str) -> None:
+        lines = (line.split() for line in Path(path).read_text().splitlines())
+        ranks = {base64.b64decode(token): int(rank) for token, rank in lines}
+        self._encoding = tiktoken.Encoding("pretend", pat_str=PATTERNS[pretokenizer], mergeable_ranks=ranks, special_tokens={})  # type: ignore[index]
+
+    @classmethod
+    def from_tiktoken(cls, path: Path, pretokenizer: str) -> _Pretend:
+        return cls(path, pretokenizer)
+
+    def encode_batch(self, documents: list[bytes], parallel: bool) -> SimpleNamespace:
+        assert not parallel
+        ids = [self._encoding.encode_ordinary(data.decode("utf-8")) for data in documents]
+        if self.wrong:
+            ids = [[*part[:-1], 0] if "\x0c" in data.decode("utf-8") else part for part, data in zip(ids, documents, strict=True)]
+        borders = np.array([0, *itertools.accumulate(map(len, ids))], dtype=np.int64)
+        content = np.array([token for part in ids for token in part], dtype=np.uint32)
+        return SimpleNamespace(layout=SimpleNamespace(offsets=SimpleNamespace(data=borders), content=SimpleNamespace(data=content)))
+
+
+@pytest.mark.parametrize("wrong", [False, True])
+@pytest.mark.parametrize("pattern", ["gpt4", "digits"])
+def test_gigatoken_encodes_only_where_it_gives_the_same(monkeypatch: pytest.MonkeyPatch, pattern: str, wrong: bool) -> None:
+    monkeypatch.setitem(sys.modules, "gigatoken", SimpleNamespace(Tokenizer=_Pretend))
+    monkeypatch.setattr(_Pretend, "wrong", wrong)
+    encoder = FastEncoder(pattern, entries())  # type: ignore[arg-type]
+    encoder.prepare(2**30, Progress())
+    assert encoder._compiled is not None
+    assert isinstance(encoder._buffers, GigatokenEncoder) == (pattern == "gpt4" and not wrong)
+    for ending in (-1, 500):
+        for documents in (DAMAGED, [text.encode("utf-8") for text in TEXTS], [b"", b"a", b""], []):
+            ids, ends = encoder.encode_buffers(*buffers(documents), ending)
+            expected_ids, expected_ends = encoder._compiled.encode_buffers(*buffers(documents), ending)
+            assert ids.dtype == np.uint32 and np.array_equal(ids, expected_ids)
+            assert ends.dtype == np.int64 and np.array_equal(ends, expected_ends)
+
+
+@pytest.mark.parametrize("pattern", ["gpt2", "gpt4"])
+def test_gigatoken_itself_is_identical(pattern: str) -> None:
+    pytest.importorskip("gigatoken")
+    encoder = FastEncoder(pattern, entries())  # type: ignore[arg-type]
+    encoder.prepare(2**30, Progress())
+    assert isinstance(encoder._buffers, GigatokenEncoder)
+    for one, other in zip(encoder.encode_many(TEXTS * 9), [encoder.encode(text) for text in TEXTS * 9], strict=True):
+        assert one.tolist() == other
 
 
 @pytest.mark.slow
