@@ -77,7 +77,8 @@ def _use(recipe: Recipe, tuned: bool) -> str:
             'inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)',
         ]
     else:
-        inputs = [f'inputs = tokenizer("<|end_of_text|>" + {beginning}, return_tensors="pt")']
+        first = json.dumps(recipe.tokenizer.layout.strings.get("end_of_text", "<|end_of_text|>"), ensure_ascii=False)
+        inputs = [f'inputs = tokenizer({first} + {beginning}, return_tensors="pt")']
     code = [
         "from transformers import AutoModelForCausalLM, AutoTokenizer",
         "",
@@ -107,9 +108,17 @@ def _shape(recipe: Recipe, summaries: Mapping[str, Mapping[str, Any]]) -> str:
         ("positions", f"RoPE, base {config.rope_theta:g}"),
         ("norm", "RMSNorm before attention and MLP"),
         ("embeddings", "tied" if config.tie_embeddings else "not tied"),
-        ("tokenizer", "byte-level BPE, made from the same text"),
+        ("tokenizer", _tokenizer(recipe)),
     ]
     return _section("Model", _table(("", ""), rows))
+
+
+def _tokenizer(recipe: Recipe) -> str:
+    settings = recipe.tokenizer
+    if settings.path is not None:
+        return f"taken from {settings.path}{', extended by merges of the same text' if settings.extend else ''}"
+    kinds = {"bpe": "byte-level BPE", "characters": "one token a character", "uncased": "lower-case words in pieces"}
+    return f"{kinds[settings.kind]}, made from the same text"
 
 
 def _data(sources: Sequence[Mapping[str, Any]]) -> str:
