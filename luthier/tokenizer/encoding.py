@@ -72,7 +72,7 @@ class CompiledEncoder:
         out = np.empty(int((ends - starts).sum()) + starts.size + _SLACK, np.uint32)
         out_ends = np.empty(starts.size, np.int64)
         cache = self._take_cache()
-        inputs = (_only_to_read(data), starts, ends, self._scanner, self._tables, cache)
+        inputs = (only_to_read(data), starts, ends, self._scanner, self._tables, cache)
         count = call(kernels.encode_documents, *inputs, ending, out, out_ends)
         self._caches.append(cache)
         return out[:count], out_ends
@@ -86,7 +86,7 @@ class CompiledEncoder:
         return raw[shift : shift + CACHE_SETS * 8].reshape(CACHE_SETS, 8)
 
 
-def _only_to_read(array: np.ndarray) -> np.ndarray:
+def only_to_read(array: np.ndarray) -> np.ndarray:
     """An array that may not be written to is another type to the compiler, so that all of them have to be of one kind."""
     view = np.ascontiguousarray(array).view()
     view.setflags(write=False)

@@ -263,3 +263,26 @@ def encode_documents(
             count += 1
         out_ends[document] = count
     return count
+
+
+@kernel
+def only_known(buffer: Any, starts: Any, ends: Any, unknown: Any, known: Any) -> None:
+    """Set `known[i]` for each document that is well-formed and has no character of `unknown` (1114112,) in it."""
+    loadable = buffer.size - 8
+    for document in range(starts.size):
+        position, end = int64(starts[document]), int64(ends[document])
+        known[document] = well_formed_end(buffer, position, end) == end
+        while known[document] and position < end:
+            if position <= loadable and _load_8(buffer, position) & _HIGH_BITS == uint64(0):
+                position += 8
+                continue
+            first = int64(buffer[position])
+            if first < 0x80:
+                position += 1
+                continue
+            length = 2 + (first >= 0xE0) + (first >= 0xF0)
+            point = first & (0xFF >> (length + 1))
+            for k in range(1, length):
+                point = (point << 6) | (int64(buffer[position + k]) & 0x3F)
+            known[document] = not unknown[point]
+            position += length
