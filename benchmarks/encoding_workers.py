@@ -105,14 +105,14 @@ def gigatoken(folder: Path, threads: int) -> Callable[[], Ids]:
     import gigatoken as peer
 
     encoder = peer.Tokenizer.from_tiktoken(folder / "ranks.tiktoken", pretokenizer="gpt4")
-    end = np.array([end_of_text(folder)], DTYPE)
+    end = end_of_text(folder)
 
     def work() -> Ids:
         found: Ids = []
         for path in sorted(folder.glob("train-*.parquet")):
-            encoded = encoder.encode_files(peer.ParquetFileSource([path], column="text"), parallel=threads > 1)
-            for ids in encoded:
-                found += [np.asarray(ids).astype(DTYPE), end]
+            layout = encoder.encode_files(peer.ParquetFileSource([path], column="text"), parallel=threads > 1).layout
+            ids = np.asarray(layout.content.data).astype(DTYPE)
+            found.append(np.insert(ids, np.asarray(layout.offsets.data)[1:], end))
         return found
 
     return work

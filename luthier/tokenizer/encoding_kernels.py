@@ -16,11 +16,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
-from numba import int64, njit, types, uint8, uint64
-from numba.extending import intrinsic
+from numba import int64, njit, uint8, uint64
 
 from luthier.tokenizer.compiling import kernel
+from luthier.tokenizer.intrinsics import fetch, load_8, trailing_zeros
 from luthier.tokenizer.scan import pre_token_end
 from luthier.tokenizer.word_kernels import ID_BITS, QUADRATIC, encode_word
 
@@ -35,45 +34,6 @@ _LOW_BITS = np.uint64(0x7F7F_7F7F_7F7F_7F7F)
 _LOWER_CASE = np.uint64(0x2020_2020_2020_2020)
 _FROM_A = np.uint64(0x0101_0101_0101_0101 * (0x80 - ord("a")))
 _BEHIND_Z = np.uint64(0x0101_0101_0101_0101 * (0x80 - ord("z") - 1))
-
-
-@intrinsic
-def _load_8(_context: Any, array: Any, index: Any) -> Any:
-    """Eight bytes of an array as one little-endian number, wherever they begin."""
-
-    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
-        place = builder.gep(data, [arguments[1]])
-        value = builder.load(builder.bitcast(place, ir.IntType(64).as_pointer()))
-        value.align = 1
-        return value
-
-    return types.uint64(array, types.int64), build
-
-
-@intrinsic
-def _trailing_zeros(_context: Any, value: Any) -> Any:
-    """How many of the lowest bits are zero."""
-
-    def build(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 0))
-
-    return types.uint64(types.uint64), build
-
-
-@intrinsic
-def _fetch(_context: Any, array: Any, row: Any) -> Any:
-    """Ask the memory for a row of 64 bytes without waiting for it."""
-
-    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
-        byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
-        place = builder.bitcast(builder.gep(data, [builder.mul(arguments[1], ir.Constant(ir.IntType(64), 8))]), byte)
-        fetch = builder.module.declare_intrinsic("llvm.prefetch", [byte], ir.FunctionType(ir.VoidType(), [byte, number, number, number]))
-        builder.call(fetch, [place, number(0), number(3), number(1)])
-        return context.get_dummy_value()
-
-    return types.void(array, types.uint64), build
 
 
 @njit(nogil=True, inline="always")
@@ -93,11 +53,11 @@ def _word_length(head: Any, tail: Any, openings: Any, room: Any) -> Any:
     marks = _letters(head) | (uint64(openings[first]) << uint64(7))
     others = ~marks & _HIGH_BITS
     if others != uint64(0):
-        length = int64(_trailing_zeros(others) >> uint64(3))
+        length = int64(trailing_zeros(others) >> uint64(3))
         behind = (head >> uint64(8 * length)) & uint64(0x80)
     else:
         others = ~_letters(tail) & _HIGH_BITS
-        length = int64(8) + int64(_trailing_zeros(others | (uint64(1) << uint64(63))) >> uint64(3))
+        length = int64(8) + int64(trailing_zeros(others | (uint64(1) << uint64(63))) >> uint64(3))
         behind = (tail >> uint64(8 * (length - 8))) & uint64(0x80)
         if length == 15:  # the sixteenth byte may be a letter too
             return int64(0)
@@ -146,7 +106,7 @@ def _find_words(buffer: Any, position: Any, end: Any, scanner: Any, cache: Any, 
         head = tail = uint64(0)
         length = int64(0)
         if position <= loadable:
-            head, tail = _load_8(buffer, position), _load_8(buffer, position + 8)
+            head, tail = load_8(buffer, position), load_8(buffer, position + 8)
             length = _word_length(head, tail, openings, end - position)
         if length == 0:
             length = int64(pre_token_end(buffer, position, end, classes, pattern)) - position
@@ -159,7 +119,7 @@ def _find_words(buffer: Any, position: Any, end: Any, scanner: Any, cache: Any, 
                 head, tail = _first_bytes(head, length), uint64(0)
             tail |= uint64(length) << uint64(56)
         place = _set_of(head, tail, cache.shape[0])
-        _fetch(cache, place)
+        fetch(cache, int64(place) * 8)
         row = batch[uint64(found)]
         row[uint64(0)], row[uint64(1)], row[uint64(2)], row[uint64(3)] = head, tail, place, uint64(position)
         found += 1
@@ -211,7 +171,7 @@ def well_formed_end(buffer: Any, position: Any, end: Any) -> Any:
     """Where the first byte stands that is not part of well-formed UTF-8; `end` where all is well."""
     loadable = buffer.size - 8
     while position < end:
-        while position < end and position <= loadable and _load_8(buffer, position) & _HIGH_BITS == uint64(0):
+        while position < end and position <= loadable and load_8(buffer, position) & _HIGH_BITS == uint64(0):
             position += 8
         if position >= end:
             break
@@ -273,7 +233,7 @@ def only_known(buffer: Any, starts: Any, ends: Any, unknown: Any, known: Any) ->
         position, end = int64(starts[document]), int64(ends[document])
         known[document] = well_formed_end(buffer, position, end) == end
         while known[document] and position < end:
-            if position <= loadable and _load_8(buffer, position) & _HIGH_BITS == uint64(0):
+            if position <= loadable and load_8(buffer, position) & _HIGH_BITS == uint64(0):
                 position += 8
                 continue
             first = int64(buffer[position])
