@@ -1,4 +1,4 @@
-# pyright: reportMissingTypeStubs=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportMissingTypeStubs=false, reportUnknownVariableType=false, reportUnknownArgumentType=false, reportCallIssue=false
 """Kernels of the trainer: the heap, and the merge of one pair. In: places, pairs, heap. Out: merges. Next: merging.
 
 The heap is lazy, as the readable trainer's, and holds only pairs that occur at least `threshold` times; when it is empty the
