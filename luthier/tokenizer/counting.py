@@ -19,7 +19,7 @@ import numpy as np
 
 from luthier.runs.progress import Progress
 from luthier.tokenizer import counting_kernels as kernels
-from luthier.tokenizer.compiling import call, say_if_compiling
+from luthier.tokenizer.compiling import call
 from luthier.tokenizer.counts import Counts
 from luthier.tokenizer.keys import scanner
 from luthier.tokenizer.patterns import PatternName, well_formed
@@ -110,7 +110,6 @@ def _count(
 ) -> Counts:
     max_bytes = max(max_bytes, 2 * _LEAST_SHARE)
     threads = min(threads or min(os.cpu_count() or 1, _MOST_THREADS), max_bytes // (2 * _LEAST_SHARE))
-    say_if_compiling(progress, kernels.count_documents, kernels.write_parts)
     with Spill(max_bytes // 2) as spill, progress.bar("counting", total_bytes, "bytes") as bar:
         tables = [_Table(max_bytes // (2 * threads), spill) for _ in range(threads)]
         idle = deque(tables)

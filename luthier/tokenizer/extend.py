@@ -11,10 +11,9 @@ from collections.abc import Iterable
 from luthier.config.schema import TokenizerSection
 from luthier.errors import ConfigError
 from luthier.runs.progress import Progress
-from luthier.tokenizer.merging import train_merges_compiled
+from luthier.tokenizer.backend import count_pretokens, learn_merges
 from luthier.tokenizer.parts import no_text, warn_if_few
 from luthier.tokenizer.tokenizer import Tokenizer
-from luthier.tokenizer.train import count_pretokens
 
 
 def extend_tokenizer(
@@ -35,6 +34,6 @@ def extend_tokenizer(
     counts = count_pretokens(texts, tokenizer.pattern, progress, total_bytes)
     if not counts:
         raise no_text()
-    merges = train_merges_compiled(counts, room, progress, first=tokenizer.merges)
+    merges = learn_merges(counts, room, progress, first=tokenizer.merges)
     warn_if_few(config, room - len(merges), progress)
     return Tokenizer(parts=tokenizer.parts.with_merges(merges))

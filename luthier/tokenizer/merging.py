@@ -12,7 +12,7 @@ import numpy as np
 
 from luthier.runs.progress import Bar, Progress
 from luthier.tokenizer.bpe import N_BYTES, Pair, train_merges
-from luthier.tokenizer.compiling import call, say_if_compiling
+from luthier.tokenizer.compiling import call
 from luthier.tokenizer.counts import Counts
 from luthier.tokenizer.merging_kernels import HEAP_EMPTY, HEAP_FULL, PAIRS_FULL, merge_best, merge_first
 from luthier.tokenizer.pair_table import COUNT, FREE, HEAP_SIZE, N_IDS, N_PAIRS, PAIR, THRESHOLD, add_pairs, lay_out, move_pairs
@@ -38,7 +38,6 @@ def train_merges_compiled(
             raise OverflowError
     except OverflowError:  # beyond 64 bits of occurrences or 32 bits of places
         return train_merges(dict(counts.items()), n_merges, progress, first)
-    say_if_compiling(progress, merge_best, merge_first)
     with progress.bar("merging", n_merges, "merges") as bar:
         return _Merging(words, len(first) + n_merges).run(first, n_merges, bar)
 

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import heapq
-from collections import Counter
 from collections.abc import Iterable
 
 from luthier.config.schema import TokenizerSection
 from luthier.errors import DataError
 from luthier.runs.progress import Progress
-from luthier.tokenizer.bpe import train_merges
+from luthier.tokenizer.backend import count_pretokens, learn_merges
 from luthier.tokenizer.characters import train_characters
 from luthier.tokenizer.parts import assemble, entries_left, warn_if_few
-from luthier.tokenizer.patterns import PatternName, Splitter, well_formed
+from luthier.tokenizer.patterns import well_formed
 from luthier.tokenizer.special import Layout
 from luthier.tokenizer.tokenizer import Tokenizer
 from luthier.tokenizer.uncased import train_uncased
@@ -35,21 +34,9 @@ def train_tokenizer(texts: Iterable[str], config: TokenizerSection, progress: Pr
         raise DataError("tokenizer: there must be text to train on, got none", fix="look at data.sources and at what data.min_chars drops")
     layout = Layout.of(config.layout)
     n_merges = entries_left(config.vocab_size, layout, "bpe", config.unknown)
-    merges = train_merges(counts, n_merges, progress)
+    merges = learn_merges(counts, n_merges, progress)
     warn_if_few(config, n_merges - len(merges), progress)
     return Tokenizer(parts=assemble(merges, config.pattern, layout=layout))
-
-
-def count_pretokens(texts: Iterable[str], pattern: PatternName, progress: Progress, total_bytes: int | None) -> dict[bytes, int]:
-    """Count each distinct pre-token, as UTF-8. Memory grows with the distinct ones, not with the text."""
-    split = Splitter(pattern).split
-    counts: Counter[str] = Counter()
-    with progress.bar("counting", total_bytes, "bytes") as bar:
-        for text in texts:
-            text = well_formed(text)
-            counts.update(split(text))
-            bar.advance(len(text.encode("utf-8")))
-    return {word.encode("utf-8"): count for word, count in counts.items()}
 
 
 def select_texts(texts: Iterable[str], max_bytes: int) -> list[str]:

@@ -19,6 +19,7 @@ import numpy as np
 from luthier.config.schema import TokenizerSection
 from luthier.errors import DataError
 from luthier.runs.progress import Progress
+from luthier.tokenizer.backend import learn_merges
 from luthier.tokenizer.bpe import N_BYTES, encode_word
 from luthier.tokenizer.parts import UNCASED_CHARACTERS, UNKNOWN_TEXT, Parts, Unknown, assemble, entries_left, no_text, warn_if_few
 from luthier.tokenizer.patterns import well_formed
@@ -61,8 +62,6 @@ def train_uncased(texts: Iterable[str], config: TokenizerSection, progress: Prog
 
     Raises: DataError when there is no text
     """
-    from luthier.tokenizer.merging import train_merges_compiled
-
     normalise = Normaliser(config.unknown)
     counts: Counter[str] = Counter()
     any_text = False
@@ -76,7 +75,7 @@ def train_uncased(texts: Iterable[str], config: TokenizerSection, progress: Prog
         raise no_text()
     layout = Layout.of(config.layout, needs_unknown=config.unknown == "unk")
     room = entries_left(config.vocab_size, layout, "uncased", config.unknown)
-    merges = train_merges_compiled({word.encode("ascii"): count for word, count in counts.items()}, room, progress)
+    merges = learn_merges({word.encode("ascii"): count for word, count in counts.items()}, room, progress)
     warn_if_few(config, room - len(merges), progress)
     return assemble(merges, kind="uncased", unknown=config.unknown, layout=layout)
 

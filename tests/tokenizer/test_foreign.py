@@ -16,13 +16,13 @@ import tiktoken
 from hypothesis import given, settings
 
 from luthier.errors import CheckpointError, DataError
+from luthier.tokenizer.backend import count_pretokens
 from luthier.tokenizer.bpe import train_merges
 from luthier.tokenizer.files import byte_characters
 from luthier.tokenizer.foreign import SPELLINGS, import_tokenizer
 from luthier.tokenizer.patterns import PATTERNS, Splitter
 from luthier.tokenizer.special import SPECIAL_STRINGS
 from luthier.tokenizer.tokenizer import Tokenizer
-from luthier.tokenizer.train import count_pretokens
 from tests.tokenizer.corpus import ENGLISH, TEXTS, strings
 from tests.tokenizer.corpus import tokenizer as trained
 

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from luthier.config.schema import TokenizerSection
 from luthier.errors import DataError
 from luthier.runs.progress import Bar, Progress
+from luthier.tokenizer.backend import count_pretokens
 from luthier.tokenizer.measures import measure
 from luthier.tokenizer.tokenizer import Tokenizer
-from luthier.tokenizer.train import count_pretokens, select_texts, train_tokenizer
+from luthier.tokenizer.train import select_texts, train_tokenizer
 from tests.tokenizer.corpus import ENGLISH, TEXTS, tokenizer, train
 
 tokenizers = pytest.importorskip("tokenizers")
