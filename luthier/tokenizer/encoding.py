@@ -17,15 +17,15 @@ from luthier.tokenizer import encoding_kernels as kernels
 from luthier.tokenizer import word_kernels as words
 from luthier.tokenizer.bpe import N_BYTES
 from luthier.tokenizer.compiling import call
-from luthier.tokenizer.patterns import PatternName, Splitter
-from luthier.tokenizer.scan import PATTERN_NUMBERS, character_classes
+from luthier.tokenizer.keys import scanner
+from luthier.tokenizer.patterns import PatternName
+from luthier.tokenizer.scan import PATTERN_NUMBERS
 
 KERNELS = (kernels.encode_documents, words.fill_pairs)
 CACHE_SETS = 2**17
 """Rows for 262,144 short pre-tokens, 8 MiB for each thread that encodes."""
 NO_ENDING = -1
 _SLACK = 8
-_BEHIND_AN_OPENING = ("s", "t", "d", "m", "re", "ve", "ll", "word")
 
 
 class NotCompilableError(ValueError):
@@ -44,7 +44,7 @@ class CompiledEncoder:
             raise NotCompilableError(f"the kernels know the patterns {', '.join(PATTERN_NUMBERS)} on little-endian machines")
         if len(tokens) > words.MOST_ENTRIES or not all(tokens):
             raise NotCompilableError(f"a vocabulary must have at most {words.MOST_ENTRIES} entries, none of them empty")
-        self._scanner = (character_classes(), PATTERN_NUMBERS[pattern], _openings(pattern))
+        self._scanner = scanner(pattern)
         self._tables = _tables(tokens)
         self._caches: deque[np.ndarray] = deque()
         self.encode_bytes(b"compiled now, if it was not before")
@@ -91,16 +91,6 @@ def only_to_read(array: np.ndarray) -> np.ndarray:
     view = np.ascontiguousarray(array).view()
     view.setflags(write=False)
     return view
-
-
-def _openings(pattern: PatternName) -> np.ndarray:
-    """Ask the pattern which ASCII characters make one pre-token with any ASCII letters behind them."""
-    split = Splitter(pattern).split
-    table = np.zeros(N_BYTES, np.uint8)
-    for code in range(128):
-        words = [chr(code) + letters for ending in _BEHIND_AN_OPENING for letters in (ending, ending.upper(), f"{ending}x")]
-        table[code] = all(split(word) == [word] for word in words)
-    return table
 
 
 def _tables(tokens: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -131,7 +131,7 @@ class Spill:
             end = file.seek(0, 2)
             file.seek(0)
             while file.tell() < end:
-                yield Block(*(np.load(file) for _ in Block._fields))
+                yield Block(*(np.load(file, allow_pickle=False) for _ in Block._fields))
 
 
 def _sums(numbers: np.ndarray, sizes: np.ndarray) -> tuple[list[int], list[int]]:

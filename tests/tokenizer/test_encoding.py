@@ -14,7 +14,7 @@ import tiktoken
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from luthier.tokenizer import encoding, encoding_kernels, word_kernels
+from luthier.tokenizer import encoding, encoding_kernels, keys, word_kernels
 from luthier.tokenizer.encoding import CompiledEncoder, NotCompilableError
 from luthier.tokenizer.patterns import PATTERNS, PatternName
 from luthier.tokenizer.special import SPECIAL_STRINGS
@@ -243,7 +243,7 @@ def test_entries_that_are_not_by_merges_are_refused(tokens: tuple[bytes, ...]) -
 
 def test_openings_are_what_the_patterns_say() -> None:
     letters = {*range(ord("a"), ord("z") + 1), *range(ord("A"), ord("Z") + 1)}
-    found = {pattern: set(np.flatnonzero(encoding._openings(pattern)).tolist()) for pattern in PATTERNS}
+    found = {pattern: set(np.flatnonzero(keys.openings(pattern)).tolist()) for pattern in PATTERNS}
     assert found["gpt2"] == {*letters, ord(" ")}
     assert found["gpt4"] == found["digits"] == set(range(128)) - set(b"0123456789\r\n'")
 
