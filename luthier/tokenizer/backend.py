@@ -85,7 +85,7 @@ def _works(progress: Progress) -> bool:
 
 def _say_if_compiling(progress: Progress) -> None:
     try:
-        from luthier.tokenizer.compiling import say_if_compiling
+        from luthier.runs.compiling import say_if_compiling
         from luthier.tokenizer.counting_kernels import count_documents
         from luthier.tokenizer.merging_kernels import merge_best
     except Exception:  # the reason is found and told by the caller

@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
+from luthier.runs.compiling import call
 from luthier.runs.progress import Progress
 from luthier.tokenizer import counting_kernels as kernels
-from luthier.tokenizer.compiling import call
 from luthier.tokenizer.counts import Counts
 from luthier.tokenizer.keys import scanner
 from luthier.tokenizer.patterns import PatternName, well_formed

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numba import int64, uint8, uint64
 
-from luthier.tokenizer.compiling import kernel
-from luthier.tokenizer.intrinsics import fetch
+from luthier.runs.compiling import kernel
+from luthier.runs.intrinsics import fetch
 from luthier.tokenizer.keys import BATCH, HIGH, LONGEST_KEY, LOW, START, UNKEYED, find_words
 
 KEY_LOW, KEY_HIGH, COUNT = 0, 1, 2

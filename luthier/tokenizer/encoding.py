@@ -13,10 +13,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from luthier.runs.compiling import call
 from luthier.tokenizer import encoding_kernels as kernels
 from luthier.tokenizer import word_kernels as words
 from luthier.tokenizer.bpe import N_BYTES
-from luthier.tokenizer.compiling import call
 from luthier.tokenizer.keys import scanner
 from luthier.tokenizer.patterns import PatternName
 from luthier.tokenizer.scan import PATTERN_NUMBERS

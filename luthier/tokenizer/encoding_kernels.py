@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from numba import int64, njit, uint8, uint64
 
-from luthier.tokenizer.compiling import kernel
-from luthier.tokenizer.intrinsics import fetch, load_8
+from luthier.runs.compiling import kernel
+from luthier.runs.intrinsics import fetch, load_8
 from luthier.tokenizer.keys import BATCH, HIGH, LOW, START, UNKEYED, find_words
 from luthier.tokenizer.word_kernels import ID_BITS, QUADRATIC, encode_word
 

@@ -151,7 +151,7 @@ def _tiktoken(expression: str, tokens: Sequence[bytes]) -> tiktoken.Encoding:
 def _load(pattern: PatternName, tokens: Sequence[bytes], progress: Progress) -> tuple[CompiledEncoder | None, str | None]:
     """Give the compiled encoder, or `None` and the reason."""
     try:
-        from luthier.tokenizer.compiling import say_if_compiling
+        from luthier.runs.compiling import say_if_compiling
         from luthier.tokenizer.encoding import KERNELS, CompiledEncoder
 
         say_if_compiling(progress, *KERNELS)

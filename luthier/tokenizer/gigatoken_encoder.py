@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from luthier.tokenizer.compiling import call
+from luthier.runs.compiling import call
 from luthier.tokenizer.encoding import only_to_read
 from luthier.tokenizer.encoding_kernels import only_known
 from luthier.tokenizer.patterns import PatternName, later_than_unicode_16

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numba import int64, uint64
 
-from luthier.tokenizer.compiling import kernel
-from luthier.tokenizer.intrinsics import load_8, trailing_zeros
+from luthier.runs.compiling import kernel
+from luthier.runs.intrinsics import load_8, trailing_zeros
 from luthier.tokenizer.patterns import PatternName, Splitter
 from luthier.tokenizer.scan import PATTERN_NUMBERS, character_classes, pre_token_end
 

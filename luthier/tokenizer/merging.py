@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from luthier.runs.compiling import call
 from luthier.runs.progress import Bar, Progress
 from luthier.tokenizer.bpe import N_BYTES, Pair, train_merges
-from luthier.tokenizer.compiling import call
 from luthier.tokenizer.counts import Counts
 from luthier.tokenizer.merging_kernels import HEAP_EMPTY, HEAP_FULL, PAIRS_FULL, merge_best, merge_first
 from luthier.tokenizer.pair_table import COUNT, FREE, HEAP_SIZE, N_IDS, N_PAIRS, PAIR, THRESHOLD, add_pairs, lay_out, move_pairs

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numba import int64
 
+from luthier.runs.compiling import kernel
+from luthier.runs.intrinsics import fetch
 from luthier.tokenizer.bpe import N_BYTES
-from luthier.tokenizer.compiling import kernel
-from luthier.tokenizer.intrinsics import fetch
 from luthier.tokenizer.pair_table import (
     BEFORE,
     BEHIND,

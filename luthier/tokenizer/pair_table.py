@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numba import int64, uint64
 
-from luthier.tokenizer.compiling import kernel
+from luthier.runs.compiling import kernel
 
 ID, WORD, BEFORE, BEHIND = 0, 1, 2, 3
 """The columns of `places`."""

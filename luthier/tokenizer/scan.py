@@ -14,7 +14,7 @@ import numpy as np
 import regex
 from numba import int64, uint32, uint64
 
-from luthier.tokenizer.compiling import call, kernel
+from luthier.runs.compiling import call, kernel
 from luthier.tokenizer.patterns import PatternName, later_than_unicode_16
 
 OTHER, LETTER, NUMBER, SPACE, NEWLINE = np.uint8(0), np.uint8(1), np.uint8(2), np.uint8(3), np.uint8(4)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numba import int32, int64, njit, uint64
 
-from luthier.tokenizer.compiling import kernel
+from luthier.runs.compiling import kernel
 
 FREE = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
 MOST_ENTRIES = 2**20

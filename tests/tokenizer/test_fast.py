@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 import tiktoken
 
+from luthier.runs import compiling
 from luthier.runs.progress import Progress
-from luthier.tokenizer import compiling, fast
+from luthier.tokenizer import fast
 from luthier.tokenizer.fast import FastEncoder
 from luthier.tokenizer.gigatoken_encoder import GigatokenEncoder
 from luthier.tokenizer.patterns import PATTERNS

@@ -1,5 +1,5 @@
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
-"""How kernels are compiled. In: a function of numbers and arrays. Out: the same, compiled when first called. Next: scan, counting, merging.
+"""How kernels are compiled. In: a function of numbers and arrays. Out: the same, compiled when first called. Next: kernels anywhere.
 
 Importing this module imports numba. What was compiled is kept beside the source, or in the user's cache where the source cannot be written,
 or for this process only where neither can.
@@ -17,7 +17,7 @@ from luthier.runs.progress import Progress
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-COMPILING = "compiling the tokenizer's kernels; this is done once"
+COMPILING = "compiling kernels; this is done once"
 
 
 def kernel(function: Function) -> Function:

@@ -1,6 +1,6 @@
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 # pyright: reportUntypedFunctionDecorator=false
-"""What a processor can do and numba cannot say. In: arrays, numbers. Out: the same. Next: keys, counting, merging."""
+"""What a processor can do and numba cannot say. In: arrays, numbers. Out: the same. Next: kernels anywhere."""
 
 from __future__ import annotations
 
