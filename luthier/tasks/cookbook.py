@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, cast
 
-from luthier.data.clean import clean_text
+from luthier.data.rules.clean import clean_text
 from luthier.tasks.conversation import Conversation, dialogue, draw
 from luthier.tasks.sentences import word_set
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from luthier.data.clean import clean_text
+from luthier.data.rules.clean import clean_text
 from luthier.tasks.conversation import Conversation, dialogue, draw
 from luthier.tasks.sentences import has_hole, is_sound, split_sentences, tidy
 from luthier.tasks.subjects import Subject, find_subject, plural

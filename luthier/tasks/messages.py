@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, cast
 
-from luthier.data.clean import clean_text
+from luthier.data.rules.clean import clean_text
 from luthier.tasks.conversation import Conversation, Role, conversation
 
 FIELDS = (("messages",),)

@@ -9,8 +9,8 @@ import pytest
 
 from luthier.config.schema import SourceConfig
 from luthier.data import documents
-from luthier.data.clean import document_id
 from luthier.data.parquet import read_rows
+from luthier.data.rules.clean import document_id
 from luthier.data.shards import document_count, read_texts, text_bytes
 from luthier.data.split import Split, is_held_out
 from luthier.errors import DataError, StorageError

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from luthier.data.clean import clean_text, cut_text, document_id, duplicate_key
+from luthier.data.rules.clean import clean_text, cut_text, document_id, duplicate_key
 
 
 @pytest.mark.parametrize(

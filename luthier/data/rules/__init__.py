@@ -1,0 +1,1 @@
+"""Rules on text: clean, filter, mask, keep evaluation sets out."""
