@@ -15,11 +15,11 @@ from typing import Any, NamedTuple
 
 from luthier.config.schema import DataSection, SourceConfig
 from luthier.data.parquet import RowFile, read_rows
-from luthier.data.pypi import cached_distribution
+from luthier.data.reading.pypi import cached_distribution
+from luthier.data.reading.sources import read_source, source_fingerprint, source_size
 from luthier.data.report import SourceReport
 from luthier.data.rules.clean import clean_text, cut_text, document_id, duplicate_key
 from luthier.data.shards import MANIFEST, SPLITS, Document, ShardWriter, describe_shard, shards_are_whole
-from luthier.data.sources import read_source, source_fingerprint, source_size
 from luthier.data.split import Split
 from luthier.data.template import template, template_fields
 from luthier.errors import DataError

@@ -15,7 +15,7 @@ def _settings(recipe: Recipe) -> dict[str, Any]:
 
 
 def _sources(recipe: Recipe, cache: Path) -> dict[str, str]:
-    from luthier.data.sources import source_fingerprint
+    from luthier.data.reading.sources import source_fingerprint
 
     if not recipe.data.sources:
         raise ConfigError("data.sources: at least one source is needed", fix="""for example 'data.sources=["my_folder"]'""")

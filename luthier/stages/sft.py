@@ -26,7 +26,7 @@ def _settings(recipe: Recipe) -> dict[str, Any]:
 
 
 def _sources(recipe: Recipe, cache: Path) -> dict[str, str]:
-    from luthier.data.sources import source_fingerprint
+    from luthier.data.reading.sources import source_fingerprint
 
     return {f"source.{i}": source_fingerprint(source, cache) for i, source in enumerate(recipe.sft.sources)}
 

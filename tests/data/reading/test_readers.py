@@ -15,10 +15,10 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from luthier.data import streams
-from luthier.data.readers import kind_of
+from luthier.data.reading import streams
+from luthier.data.reading.readers import kind_of
+from luthier.data.reading.streams import blocks, decompressed, lines
 from luthier.data.report import SourceReport
-from luthier.data.streams import blocks, decompressed, lines
 from luthier.errors import DataError
 
 ROWS = [{"title": "A", "text": 'first, "quoted"\nline'}, {"title": "B", "text": "zweite é 😀"}]

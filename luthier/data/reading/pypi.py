@@ -18,8 +18,8 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from luthier.data.reading.streams import raw_chunks
 from luthier.data.report import SourceReport
-from luthier.data.streams import raw_chunks
 from luthier.errors import DataError
 from luthier.runs.files import make_directory, sha256_file, storage_errors, sync_directory
 

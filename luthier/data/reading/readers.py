@@ -13,8 +13,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import IO, Any, cast
 
+from luthier.data.reading.streams import LINE_CAP, UnreadableFile, as_utf8, blocks, decode, lines
 from luthier.data.report import SourceReport
-from luthier.data.streams import LINE_CAP, UnreadableFile, as_utf8, blocks, decode, lines
 
 Record = dict[str, Any]
 

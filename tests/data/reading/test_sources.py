@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from luthier.config.schema import SourceConfig
-from luthier.data import sources
-from luthier.data.sources import source_fingerprint
+from luthier.data.reading import sources
+from luthier.data.reading.sources import source_fingerprint
 from luthier.errors import DataError
 
 
