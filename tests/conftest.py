@@ -9,3 +9,5 @@ os.environ["LUTHIER_RUNS"] = os.devnull  # a test that forgets to say where its 
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # so a shell starts its background jobs; children would inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # so does nohup
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
