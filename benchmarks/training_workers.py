@@ -77,7 +77,15 @@ def tokenizers(folder: Path, entries: int, threads: int) -> list[bytes]:
     trainer = trainers.BpeTrainer(vocab_size=entries, initial_alphabet=alphabet, show_progress=False)
     tokenizer.train_from_iterator(documents(folder), trainer)
     vocabulary = tokenizer.get_vocab()
-    return [token.encode() for token in sorted(vocabulary, key=vocabulary.__getitem__)]
+    byte_of = visible_bytes()
+    return [bytes(byte_of[character] for character in token) for token in sorted(vocabulary, key=vocabulary.__getitem__)]
+
+
+def visible_bytes() -> dict[str, int]:
+    """Which byte each character stands for in a byte-level vocabulary."""
+    visible = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    hidden = [byte for byte in range(256) if byte not in visible]
+    return {chr(byte): byte for byte in visible} | {chr(256 + number): byte for number, byte in enumerate(hidden)}
 
 
 def rustbpe(folder: Path, entries: int, _threads: int) -> list[bytes]:
