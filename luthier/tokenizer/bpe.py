@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
+from luthier.runs.collection import no_collection
 from luthier.runs.progress import Progress
 
 N_BYTES = 256
@@ -23,7 +24,11 @@ def train_merges(counts: Mapping[bytes, int], n_merges: int, progress: Progress,
 
     `first` are the merges that an existing tokenizer has: they are made first and are not part of the result.
     """
-    pairs = _Pairs(counts)
+    with no_collection():  # it would go through millions of pairs again and again, for more than half of the time
+        return _train(_Pairs(counts), n_merges, progress, first)
+
+
+def _train(pairs: _Pairs, n_merges: int, progress: Progress, first: Sequence[Pair]) -> list[Pair]:
     for new, pair in enumerate(first, N_BYTES):
         pairs.merge(pair, new)
     # The heap is lazy: a pair's count only falls between its creation and its merge, so its entry may be too high but never

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Literal
 
 import regex
@@ -22,6 +23,8 @@ _AFTER_UNICODE_16 = (
     "11DB0-11DF1 1246F-1247F 12550-12686 16EA0-16ED3 16FF2-16FF6 187F8-187FF 18CD6-18CDA 18D09-191D2 1B123-1B128 1B168 1D6A6 "
     "1DF1F-1DF24 1DF2B-1DFFF 1E6C0-1E6FF 2B73A-2B73F 2B81E 2CEA2-2CEAD 323B0-3FC3F"
 )
+# Quick to look for: what is outside of this is none of them. The punctuation from U+2010 on is in most English texts.
+_PERHAPS_LATER = re.compile("[\u0558-\u200f\u208f-\U0010ffff]")
 _PRIVATE_USE = "\ue000"
 _REPLACEMENT = "\ufffd"
 
@@ -54,7 +57,8 @@ class Splitter:
 
         Example: `Splitter("gpt4").split("It's 2025")` is `["It", "'s", " ", "202", "5"]`.
         """
-        if text.isascii() or self._later.search(text) is None:
+        perhaps = None if text.isascii() else _PERHAPS_LATER.search(text)
+        if perhaps is None or self._later.search(text, perhaps.start()) is None:
             return self._pattern.findall(text)
         stand_in = self._later.sub(_PRIVATE_USE, text)
         return [text[match.start() : match.end()] for match in self._pattern.finditer(stand_in)]

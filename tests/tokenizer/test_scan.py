@@ -10,6 +10,7 @@ import regex
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from luthier.tokenizer import patterns
 from luthier.tokenizer.patterns import PATTERNS, PatternName, Splitter, later_than_unicode_16
 from luthier.tokenizer.scan import LETTER, NEWLINE, NUMBER, OTHER, PATTERN_NUMBERS, SPACE, character_classes, split_bytes
 
@@ -96,3 +97,8 @@ def test_classes_are_those_of_the_expressions() -> None:
 def test_each_pattern_has_a_number() -> None:
     assert set(PATTERN_NUMBERS) == set(PATTERNS)
     assert len(set(PATTERN_NUMBERS.values())) == len(PATTERNS)
+
+
+def test_the_quick_look_misses_no_later_letter_or_number() -> None:
+    for first, last in patterns.later_than_unicode_16():
+        assert all(patterns._PERHAPS_LATER.search(chr(code)) for code in range(first, last + 1))
