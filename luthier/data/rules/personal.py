@@ -1,0 +1,90 @@
+"""Personal data. In: a text. Out: the text with placeholders, and how many of each. Next: apply.
+
+IP addresses that belong to nobody stay: those of private networks, of the machine itself, of documentation. Every pattern is bounded in
+length, so the time is linear in the text, whatever it is. A placeholder is no personal data, so masking twice is masking once.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections import Counter
+from collections.abc import Callable, Collection
+
+from luthier.config.data import Personal
+
+PLACEHOLDERS: dict[Personal, str] = {"email": "<email>", "phone": "<phone>", "ip": "<ip>"}
+
+_LOCAL = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._%+-"
+_LONGEST_LOCAL, _LONGEST_DOMAIN = 64, 255
+_DOMAIN = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.){1,8}[A-Za-z]{2,24}(?![A-Za-z0-9])", re.ASCII)
+_IPV4 = re.compile(r"(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?![\w-]|\.\d)")
+_IPV6 = re.compile(r"(?<![\w:.])[23][0-9A-Fa-f]{3}:[0-9A-Fa-f:]{1,35}(?![\w:])")
+_PHONE = re.compile(
+    r"(?<![\w.+/-])(?:"
+    r"\+\d(?:[ .()/-]{0,2}\d){7,14}"  # with the country's code
+    r"|(?:1[ .-])?(?:\(\d{3}\) ?|\d{3}[ .-])\d{3}[ .-]\d{4}"  # North America
+    r"|\(?0\d{2,4}\)?[ /-]\d{3,4}[ -]?\d{3,4}"  # others, with the leading zero
+    r")(?![\w/-]|\.\d)"
+)
+
+
+def mask_personal(text: str, kinds: Collection[Personal]) -> tuple[str, Counter[Personal]]:
+    """Replace e-mail, telephone and IP addresses by `PLACEHOLDERS`."""
+    counts: Counter[Personal] = Counter()
+    for kind, mask in _MASKS.items():
+        if kind in kinds:
+            text, count = mask(text)
+            if count:
+                counts[kind] = count
+    return text, counts
+
+
+def _mask_emails(text: str) -> tuple[str, int]:
+    at, done, count = text.find("@"), 0, 0
+    pieces: list[str] = []
+    while at >= 0:
+        before = text[max(done, at - _LONGEST_LOCAL - 1) : at]
+        local = before[len(before.rstrip(_LOCAL)) :].lstrip(".%+-")
+        domain = _DOMAIN.match(text, at + 1, at + 1 + _LONGEST_DOMAIN) if 0 < len(local) <= _LONGEST_LOCAL else None
+        if domain:
+            pieces += [text[done : at - len(local)], PLACEHOLDERS["email"]]
+            done = domain.end()
+            count += 1
+        at = text.find("@", max(done, at + 1))
+    return "".join([*pieces, text[done:]]) if count else text, count
+
+
+def _mask_phones(text: str) -> tuple[str, int]:
+    return _PHONE.subn(PLACEHOLDERS["phone"], text)
+
+
+def _mask_addresses(text: str) -> tuple[str, int]:
+    text, count = _mask_where(_IPV4, _belongs_to_somebody, text)
+    if "::" in text or text.count(":") >= 7:
+        text, more = _mask_where(_IPV6, _belongs_to_somebody, text)
+        count += more
+    return text, count
+
+
+def _mask_where(pattern: re.Pattern[str], holds: Callable[[str], bool], text: str) -> tuple[str, int]:
+    count = 0
+
+    def _replace(match: re.Match[str]) -> str:
+        nonlocal count
+        if not holds(match[0]):
+            return match[0]
+        count += 1
+        return PLACEHOLDERS["ip"]
+
+    return pattern.sub(_replace, text), count
+
+
+def _belongs_to_somebody(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address).is_global
+    except ValueError:
+        return False
+
+
+_MASKS: dict[Personal, Callable[[str], tuple[str, int]]] = {"email": _mask_emails, "phone": _mask_phones, "ip": _mask_addresses}
