@@ -1,5 +1,5 @@
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-"""Rows in Parquet files; nothing else here knows pyarrow. In: tuples, any open file. Out: files, dicts, buffers. Next: shards, readers."""
+"""Rows in Parquet files. In: tuples, any open file. Out: files, dicts, buffers. Next: shards, readers."""
 
 from __future__ import annotations
 
@@ -69,6 +69,15 @@ class RowFile:
         if self._buffered >= _GROUP_BYTES or len(self._buffer) >= _GROUP_ROWS:
             self._flush()
 
+    def extend(self, columns: Sequence[Any], size: int) -> None:
+        """Append some hundred rows, given as columns, of `size` bytes of text; they are a row group of their own."""
+        self._flush()
+        table = pa.table(list(columns), schema=self._schema)
+        if table.num_rows:
+            self._writer.write_table(table)
+        self.rows += int(table.num_rows)
+        self.size += size
+
     def _flush(self) -> None:
         if self._buffer:
             columns = list(zip(*self._buffer, strict=True))
@@ -106,15 +115,69 @@ def read_text_buffers(path: Path, column: str = "text", start: int = 0, count: i
                 chunked: Any = table.read_row_group(group, columns=[column], use_threads=False).column(0).slice(start, left)
                 start, left = 0, left - len(chunked)
                 for array in chunked.chunks:
-                    yield _texts(array)
+                    yield text_buffers(array)
     except (DamagedParquet, OSError) as error:
         raise _not_readable(path, error) from None
 
 
-def _texts(array: Any) -> Texts:
-    """The buffers of an Arrow array of strings; a null is an empty text."""
-    wide = pa.types.is_large_string(array.type)
-    if not wide and not pa.types.is_string(array.type):
+def read_buffers(path: Path, columns: Sequence[str]) -> Iterator[tuple[Texts, ...]]:
+    """Read columns of text or bytes of a Parquet file of ours as they lie in memory, a row group at a time.
+
+    Raises: DataError when it is missing or damaged.
+    """
+    try:
+        with open(path, "rb") as file, _arrow_errors():
+            table: Any = pq.ParquetFile(file)
+            for group in range(table.num_row_groups):
+                read: Any = table.read_row_group(group, columns=list(columns), use_threads=False)
+                yield tuple(text_buffers(read.column(name).combine_chunks()) for name in columns)
+    except (DamagedParquet, OSError, KeyError) as error:
+        raise _not_readable(path, error) from None
+
+
+def count_rows(path: Path) -> int:
+    """Return how many rows a Parquet file of ours has.
+
+    Raises: DataError when it is missing or damaged.
+    """
+    try:
+        with open(path, "rb") as file, _arrow_errors():
+            return int(pq.ParquetFile(file).metadata.num_rows)
+    except (DamagedParquet, OSError) as error:
+        raise _not_readable(path, error) from None
+
+
+def read_categories(path: Path, column: str) -> tuple[list[str], np.ndarray]:
+    """Read a column of few different strings: their names, and each row's number among them.
+
+    Raises: DataError when it is missing or damaged.
+    """
+    try:
+        with open(path, "rb") as file, _arrow_errors():
+            table: Any = pq.read_table(file, columns=[column], use_threads=False)
+            encoded: Any = table.column(column).combine_chunks().dictionary_encode()
+            return [str(name) for name in encoded.dictionary.to_pylist()], encoded.indices.to_numpy(zero_copy_only=False)
+    except (DamagedParquet, OSError) as error:
+        raise _not_readable(path, error) from None
+
+
+def read_numbers(path: Path, columns: Sequence[str]) -> list[np.ndarray]:
+    """Read whole columns of numbers of a Parquet file of ours.
+
+    Raises: DataError when it is missing or damaged.
+    """
+    try:
+        with open(path, "rb") as file, _arrow_errors():
+            table: Any = pq.read_table(file, columns=list(columns), use_threads=False)
+            return [table.column(name).to_numpy() for name in columns]
+    except (DamagedParquet, OSError) as error:
+        raise _not_readable(path, error) from None
+
+
+def text_buffers(array: Any) -> Texts:
+    """The buffers of an Arrow array of strings or bytes; a null is an empty text."""
+    wide = pa.types.is_large_string(array.type) or pa.types.is_large_binary(array.type)
+    if not wide and not pa.types.is_string(array.type) and not pa.types.is_binary(array.type):
         raise DamagedParquet(f"the column must hold text, holds {array.type}")
     _, borders, data = array.buffers()
     if borders is None or len(array) == 0:
