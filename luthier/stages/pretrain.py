@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from luthier.config.load import resolve_model
-from luthier.config.schema import Recipe, TrainingSection
+from luthier.config.schema import ModelConfig, Recipe, TrainingSection
 from luthier.stages.stage import Job, Outcome, Stage
+
+if TYPE_CHECKING:
+    from luthier.model.decoder import Decoder
+    from luthier.train.device import Compute
 
 DOES_NOT_CHANGE_THE_MODEL = {"checkpoint_every", "checkpoint_minutes", "keep_checkpoints", "keep_best", "replay_every"}
 SAMPLE_TOKENS = 40
@@ -31,18 +36,38 @@ def _settings(recipe: Recipe) -> dict[str, Any]:
     }
 
 
+def start(job: Job, config: ModelConfig, steps: int) -> tuple[Decoder, Compute, Callable[[int], float]]:
+    """A new model on its device, how it computes, and the learning rate's course."""
+    from luthier.model.decoder import Decoder, initialise
+    from luthier.optim.schedule import lr_scale
+    from luthier.stages.training import settle_compute
+
+    settings, optim = job.recipe.pretrain, job.recipe.optim
+    compute = settle_compute(job, settings, steps * settings.global_batch_tokens, config.n_layers)
+    model = Decoder(config, compute.dtype)
+    initialise(model, job.recipe.run.seed)
+    model.to(compute.device)
+    course = partial(
+        lr_scale,
+        steps=steps,
+        schedule=optim.schedule,
+        warmup_steps=optim.warmup_steps,
+        min_lr_ratio=optim.min_lr_ratio,
+        decay_ratio=optim.decay_ratio,
+    )
+    return model, compute, course
+
+
 def _run(job: Job) -> Outcome:
     from luthier.evals.bits_per_byte import evaluate
     from luthier.generate.engine import Engine
-    from luthier.model.decoder import Decoder, initialise
-    from luthier.optim.schedule import lr_scale
     from luthier.pack.loader import TokenRows
     from luthier.pack.shards import TokenShards
     from luthier.plan.horizon import steps_for
     from luthier.plan.parameters import count
     from luthier.stages.lineage import seed_from_parent
     from luthier.stages.recorder import Training
-    from luthier.stages.training import run_training, settle_compute
+    from luthier.stages.training import run_training
     from luthier.tokenizer.tokenizer import Tokenizer
 
     recipe, settings = job.recipe, job.recipe.pretrain
@@ -54,11 +79,7 @@ def _run(job: Job) -> Outcome:
     parameters = count(config)["total"]
     steps = steps_for(settings, parameters, recipe.pack.seq_len, train.n_tokens)
     assert steps is not None, "the number of training tokens is known here"
-    compute = settle_compute(job, settings, steps * settings.global_batch_tokens, config.n_layers)
-
-    model = Decoder(config, compute.dtype)
-    initialise(model, recipe.run.seed)
-    model.to(compute.device)
+    model, compute, course = start(job, config, steps)
     engine = Engine(model, compute.device, None, config.max_seq_len)
 
     def validate() -> dict[str, float]:
@@ -77,14 +98,6 @@ def _run(job: Job) -> Outcome:
         return drawn
 
     optim, parent_key = recipe.optim, seed_from_parent(job)
-    course = partial(
-        lr_scale,
-        steps=steps,
-        schedule=optim.schedule,
-        warmup_steps=optim.warmup_steps,
-        min_lr_ratio=optim.min_lr_ratio,
-        decay_ratio=optim.decay_ratio,
-    )
     rows = TokenRows(train, recipe.pack.seq_len, document_mask=settings.document_mask)
     outcome = run_training(
         Training(job, "pretrain", settings, optim, model, tokenizer, rows, steps, compute, course, validate, sample, parent_key)

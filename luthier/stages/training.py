@@ -67,7 +67,7 @@ def run_training(training: Training) -> Outcome:
     with device_errors(compute.device), joined(compute.device, job.key) as world:
         if world.leads:
             require_disk(training)
-        trainee, loader, identity, state = _begin(training, world)
+        trainee, loader, identity, state = begin(training, world)
         total = training.steps * loader.rows_per_step * training.rows.seq_len
         with job.progress.bar(training.name, total, "tokens", trainee.tokens_seen) as bar:
             recorder = _train(training, trainee, loader, identity, world, state, bar)
@@ -78,7 +78,7 @@ def run_training(training: Training) -> Outcome:
     return Outcome(sha256, {**summary, **(recorder.measured() if recorder else {})})
 
 
-def _begin(training: Training, world: World) -> tuple[Trainee, Loader, Identity, dict[str, object] | None]:
+def begin(training: Training, world: World) -> tuple[Trainee, Loader, Identity, dict[str, object] | None]:
     """Make the trainee and put it where an earlier attempt got, on all ranks alike."""
     job, settings, seq_len = training.job, training.settings, training.rows.seq_len
     micro = micro_batch_rows(settings, seq_len, on_gpu=training.compute.device != "cpu")
