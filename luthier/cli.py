@@ -29,23 +29,23 @@ runs_app = typer.Typer(help="List, show and compare runs.", invoke_without_comma
 app.add_typer(runs_app, name="runs")
 
 
-class _TrainIsDefault(typer.core.TyperGroup):
-    """`luthier tokenizer RECIPE` means `luthier tokenizer train RECIPE`: what is no verb of the group is a recipe."""
+class _FirstIsDefault(typer.core.TyperGroup):
+    """`luthier tokenizer RECIPE` means `luthier tokenizer train RECIPE`: what is no verb of the group is for the first of them."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        word = next((argument for argument in args if not argument.startswith("-")), None)
-        if word is not None and word not in self.commands:
-            args = ["train", *args]
-        return super().parse_args(ctx, args)
+        known = any(argument in self.commands for argument in args) or not set(args) - {"-h", "--help"}
+        return super().parse_args(ctx, args if known else [next(iter(self.commands)), *args])
 
 
-tokenizer_app = typer.Typer(
-    cls=_TrainIsDefault,
-    help="Make a recipe's tokenizer; import, show, compare tokenizers.\n\nThe word `train` may be left out: luthier tokenizer RECIPE.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
-app.add_typer(tokenizer_app, name="tokenizer")
+def _group(name: str, does: str, first: str) -> typer.Typer:
+    text = f"{does}\n\nThe word `{first}` may be left out: luthier {name} RECIPE."
+    group = typer.Typer(cls=_FirstIsDefault, help=text, no_args_is_help=True, rich_markup_mode=None)
+    app.add_typer(group, name=name)
+    return group
+
+
+tokenizer_app = _group("tokenizer", "Make a recipe's tokenizer; import, show, compare tokenizers.", "train")
+data_app = _group("data", "Make a recipe's documents; show what was kept and what was left out.", "build")
 
 _USAGE_ERROR: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 
@@ -94,6 +94,35 @@ def plan(arguments: Recipes, json: Json = False) -> None:
     plan_verb(arguments, as_json=json)
 
 
+@data_app.command("build")
+def data_build(
+    arguments: Recipes,
+    json: Json = False,
+    workers: Annotated[int | None, typer.Option("--workers", min=1, help="Processes; default: one for each processor.")] = None,
+    engine: Annotated[str, typer.Option("--engine", help="local, or ray for a cluster.")] = "local",
+    ray_address: Annotated[str | None, typer.Option("--ray-address", help="A running Ray cluster; default: one on this machine.")] = None,
+    rank: Annotated[str | None, typer.Option("--rank", help="This process's number in an array job, or auto.")] = None,
+    world: Annotated[int | None, typer.Option("--world", min=1, help="Processes in the array job.")] = None,
+    workspace: Annotated[str | None, typer.Option("--workspace", metavar="DIR", help="Folder for parts, seen by all machines.")] = None,
+) -> None:
+    """Run a recipe up to its documents, and say what became of every source."""
+    from luthier.stages.documents import data_verb
+
+    data_verb(arguments, json, (workers, engine, ray_address, rank, world, workspace))
+
+
+@data_app.command("inspect")
+def data_inspect(
+    arguments: Recipes,
+    rule: Annotated[str | None, typer.Option("--rule", help="Only this rule, or set of rules.")] = None,
+    json: Json = False,
+) -> None:
+    """Show some kept and some dropped documents of each rule."""
+    from luthier.stages.documents import inspect_verb
+
+    inspect_verb(arguments, rule, json)
+
+
 def _stage_verb(name: str, help_text: str, group: typer.Typer = app, verb_name: str | None = None) -> None:
     def verb(arguments: Recipes, json: Json = False) -> None:
         from luthier.stages.run import run_verb
@@ -121,7 +150,6 @@ def _training_verb(name: str, help_text: str) -> None:
     app.command(name, help=help_text)(verb)
 
 
-_stage_verb("data", "Run a recipe up to its documents.")
 _stage_verb("tokenizer", "Run a recipe up to its tokenizer.", tokenizer_app, "train")
 _stage_verb("pack", "Run a recipe up to its token shards.")
 _training_verb("pretrain", "Run a recipe up to its base model.")

@@ -52,8 +52,11 @@ class SourceConfig(Section):
     """Language code of all documents, or `{field}`; default: unknown, or detected where filters need it."""
     date: str | None = None
     """Date of all documents, or `{field}`."""
+    group: str | None = None
+    """Sources of one group are mixed as one: they share a weight, and a document of one counts as much as a document of another."""
     weight: Annotated[float, Field(gt=0.0)] | None = None
-    """Share of this source in the mix, relative to the other sources' weights; default: its size in bytes."""
+    """Share of this source, or of the group for which it speaks, in the mix, relative to the other weights; default: its size in bytes.
+    Either all have a weight, or none."""
 
     @model_validator(mode="after")
     def _complete(self) -> SourceConfig:
@@ -196,7 +199,9 @@ class ContaminationSection(Section):
 
 
 class BudgetSection(Section):
-    """How much is kept. Documents are ranked by a keyed hash, so a larger budget is a superset of a smaller one."""
+    """How much is trained on. Documents are ranked by a keyed hash, so a larger budget is a superset of a smaller one.
+
+    What is held out for validation and tests is not cut, and so is the same for every budget."""
 
     documents: Positive | None = None
     bytes: Positive | None = None
@@ -211,7 +216,7 @@ class PhaseSection(Section):
     share: Annotated[float, Field(gt=0.0, le=1.0)]
     """Share of the mixed text, in bytes; all shares together are 1."""
     weights: dict[str, Annotated[float, Field(ge=0.0)]]
-    """Weights by the sources' names; a source that is not named has weight 0."""
+    """Weights by the names of groups, and of sources that are in none; what is not named has weight 0."""
 
 
 class MixSection(Section):

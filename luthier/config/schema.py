@@ -33,6 +33,8 @@ class RunsSection(Section):
 
     root: str = "runs"
     """Directory of all runs and of the stage store; `$LUTHIER_RUNS` when the recipe does not say."""
+    workers: Positive | None = None
+    """Processes that read and filter documents; default: one for each processor, when there is enough to do."""
 
 
 class PackSection(Section):

@@ -2,73 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from luthier.data.parquet import RowFile, read_rows
+from luthier.data.parquet import read_rows
 from luthier.errors import DataError
 from luthier.runs.checksums import checksums, damage
 from luthier.runs.manifest import read_manifest
 
-SPLITS = ("train", "validation")
+SPLITS = ("train", "validation", "test")
+"""Sides; there is no test side unless the recipe asks for one."""
+COLUMNS = dict.fromkeys(("id", "source", "licence", "language", "date", "text"), "string")
+"""Of a row; `id` hashes `text`, language and date may be missing."""
 MANIFEST = "manifest.json"
-
-
-class Document(NamedTuple):
-    """One row of a shard; `id` hashes `text`."""
-
-    id: str
-    source: str
-    licence: str
-    text: str
-
-
-class ShardWriter:
-    """Writes one split's documents as numbered shards of at most about `shard_bytes` of text."""
-
-    def __init__(self, directory: Path, split: str, shard_bytes: int) -> None:
-        self.directory, self.split, self.shard_bytes = directory, split, shard_bytes
-        self.shards: list[dict[str, Any]] = []
-        self.digest = hashlib.sha256()
-        self._open: RowFile | None = None
-
-    def __enter__(self) -> ShardWriter:
-        return self
-
-    def __exit__(self, *raised: Any) -> None:
-        if raised[0] is None:
-            self._close()
-        elif self._open is not None:
-            self._open.__exit__(*raised)
-
-    def write(self, document: Document) -> int:
-        """Append a document and give its size in bytes."""
-        data = document.text.encode("utf-8")
-        self.digest.update(document.id.encode())
-        self.digest.update(data)
-        if self._open is None:
-            path = self.directory / f"{self.split}-{len(self.shards):05d}.parquet"
-            self._open = RowFile(path, dict.fromkeys(Document._fields, "string"))
-        self._open.write(document, len(data))
-        if self._open.size > self.shard_bytes:
-            self._close()
-        return len(data)
-
-    def _close(self) -> None:
-        if (file := self._open) is not None:
-            self._open = None
-            file.__exit__(None, None, None)
-            self.shards.append({**describe_shard(file.path), "bytes": file.size, "documents": file.rows})
-
-    def manifest(self) -> dict[str, Any]:
-        """What the manifest says of this split, once closed."""
-        return {
-            "documents": sum(shard["documents"] for shard in self.shards),
-            "bytes": sum(shard["bytes"] for shard in self.shards),
-            "shards": self.shards,
-        }
 
 
 def describe_shard(path: Path) -> dict[str, Any]:
@@ -124,7 +71,7 @@ def text_bytes(directory: Path, split: str) -> int:
 
 def shards_are_whole(directory: Path, manifest: dict[str, Any]) -> bool:
     """Check every shard a manifest names against its sums."""
-    shards = [shard for split in SPLITS for shard in manifest["splits"][split]["shards"]]
+    shards = [shard for split in manifest["splits"].values() for shard in split["shards"]]
     return all(damage(directory / shard["file"], shard["size"], shard) is None for shard in shards)
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import heapq
 from hashlib import blake2b
 
+import numpy as np
+
 _RANKS_KEPT = 1024
 
 
@@ -72,3 +74,30 @@ class Split:
         """Name the split of a document: `train` or `validation`."""
         held = is_held_out(self.seed, identity, self.share) if self._chosen is None else identity in self._chosen
         return "validation" if held else "train"
+
+
+def sides(split: np.ndarray, size: np.ndarray, validation: float, test: float) -> np.ndarray:
+    """Choose a side for each document from its keyed hash: 0 train, 1 validation, 2 test. A larger share holds out more, and the same.
+
+    When the hashes leave training, validation or an asked-for test without a document, the lowest (for tests: highest) are taken instead,
+    about `share` of the bytes and one at least. Equal hashes stay together.
+    Shapes: (documents,) uint64 and int64 -> int8
+    """
+    found = np.zeros(len(split), np.int8)
+    found[split < np.uint64(validation * 2**64)] = 1
+    if test:
+        found[split >= np.uint64((1 - test) * 2**64)] = 2
+    if all(np.any(found == side) for side in ((0, 1, 2) if test else (0, 1))):
+        return found
+    distinct, where = np.unique(split, return_inverse=True)
+    sizes: np.ndarray = np.bincount(where, size, len(distinct))
+    wanted = np.zeros(len(distinct), np.int8)
+    wanted[: _some(sizes, validation, len(distinct) - 1)] = 1
+    if test and len(distinct) > 2:
+        wanted[len(distinct) - _some(sizes[::-1], test, len(distinct) - 1 - int(np.count_nonzero(wanted))) :] = 2
+    return wanted[where]
+
+
+def _some(sizes: np.ndarray, share: float, most: int) -> int:
+    """How many of the first are about a share of all, one at least and `most` at most."""
+    return min(max(1, int(np.searchsorted(np.cumsum(sizes), share * float(sizes.sum()), side="right"))), max(1, most))

@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypedDict
 import numpy as np
 
 from luthier.errors import DataError
-from luthier.pack.order import KeyedPermutation, epoch_key
+from luthier.pack.order import PhasedPermutation, epoch_key
 from luthier.pack.shards import TokenShards
 
 IGNORE_INDEX = -100
@@ -80,6 +80,12 @@ class TokenRows:
         return self._seq_len
 
     @property
+    def phase_ends(self) -> tuple[int, ...]:
+        """Where each phase's rows end; a row is of the phase in which it begins."""
+        ends = [min(self.n_rows, -(-tokens // self._seq_len)) for tokens in self.shards.phase_ends]
+        return (*ends[:-1], self.n_rows)
+
+    @property
     def n_dropped_tokens(self) -> int:
         """Tokens behind the last whole row, in no row."""
         return self.shards.n_tokens - (self.n_rows * self._seq_len + 1 if self.n_rows else 0)
@@ -104,7 +110,10 @@ class TokenRows:
 
 
 class Loader:
-    """Gives the rows of any step. Each epoch is a new order of all rows; a step may begin in one epoch and end in the next."""
+    """Gives the rows of any step. Each epoch is a new order of all rows; a step may begin in one epoch and end in the next.
+
+    Where the rows are of several phases (`phase_ends`, the last being `n_rows`), each epoch goes through them in turn.
+    """
 
     def __init__(self, rows: RowSource, rows_per_step: int, seed: int, vocab_size: int | None = None) -> None:
         """With `vocab_size`, ids that are not in the vocabulary are refused before they reach the model."""
@@ -113,6 +122,7 @@ class Loader:
         if rows_per_step < 1:
             raise ValueError(f"rows_per_step must be at least 1, got {rows_per_step}")
         self._rows, self.rows_per_step, self._seed, self._vocab_size = rows, rows_per_step, seed, vocab_size
+        self._ends: tuple[int, ...] = getattr(rows, "phase_ends", (rows.n_rows,))
 
     def rows(self, step: int) -> np.ndarray:
         """Return the numbers of the rows of a step, in order; ranks take slices of it. Shapes: (rows_per_step,)."""
@@ -122,7 +132,7 @@ class Loader:
         indices = np.empty_like(offsets)
         for epoch in np.unique(epochs):
             inside = epochs == epoch
-            indices[inside] = KeyedPermutation(n_rows, epoch_key(self._seed, int(epoch)))(offsets[inside])
+            indices[inside] = PhasedPermutation(self._ends, epoch_key(self._seed, int(epoch)))(offsets[inside])
         return indices
 
     def batch(self, step: int, rows: np.ndarray | None = None) -> Batch:

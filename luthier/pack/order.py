@@ -1,8 +1,9 @@
-"""An order of rows that nobody has to store. In: a number of rows, a key. Out: a permutation, computed where it is asked. Next: loader."""
+"""An order of rows that nobody has to store. In: a number of rows, or of phases, a key. Out: a permutation, computed. Next: loader."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -53,6 +54,34 @@ def _mix(values: np.ndarray) -> np.ndarray:
     values = (values ^ values >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ values >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)
     return values ^ values >> np.uint64(31)
+
+
+class PhasedPermutation:
+    """A bijection on 0..n-1 that keeps phases one behind the other and shuffles each within itself."""
+
+    def __init__(self, ends: Sequence[int], key: int) -> None:
+        """`ends` are where the phases end, ascending; the last is n. With one phase this is `KeyedPermutation`."""
+        self.n = ends[-1]
+        starts = [0, *ends[:-1]]
+        self._starts = np.array([start for start, end in zip(starts, ends, strict=True) if end > start], np.int64)
+        sizes = [end - start for start, end in zip(starts, ends, strict=True) if end > start]
+        self._parts = [KeyedPermutation(size, key + number) for number, size in enumerate(sizes)]
+
+    def __call__(self, indices: np.ndarray) -> np.ndarray:
+        """Return where the indices go, as int64.
+
+        Shapes: any, the same out as in.
+        Raises: IndexError for an index outside 0..n-1.
+        """
+        flat = np.ravel(indices).astype(np.int64)
+        if flat.size and (flat.min() < 0 or flat.max() >= self.n):
+            raise IndexError(f"indices must be in 0..{self.n - 1}")
+        phases = np.searchsorted(self._starts, flat, side="right") - 1
+        found = np.empty_like(flat)
+        for phase in np.unique(phases):
+            inside, start = phases == phase, self._starts[phase]
+            found[inside] = self._parts[phase](flat[inside] - start) + start
+        return found.reshape(indices.shape)
 
 
 def epoch_key(seed: int, epoch: int) -> int:

@@ -23,6 +23,7 @@ import numpy as np
 
 from luthier.config.schema import PackSection
 from luthier.errors import DataError
+from luthier.pack.budget import Budget, Tally, phase_of, summed, within
 from luthier.pack.checksums import FileRecord, damaged, manifest_of_version, map_array, verify_files, write_array
 from luthier.runs.checksums import Checksums
 from luthier.runs.files import atomic_file, fingerprint, make_directory
@@ -31,7 +32,7 @@ from luthier.runs.progress import Bar, Progress
 from luthier.tokenizer.fast import usable_threads
 from luthier.tokenizer.tokenizer import Tokenizer
 
-VERSION = 2
+VERSION = 3
 SPLITS = ("train", "validation")
 DTypeName = Literal["uint16", "uint32"]
 _DOCUMENTS_IN_A_BATCH = 2048
@@ -83,8 +84,12 @@ class _Encoded(NamedTuple):
         return first, _Encoded(self.ids[border:], self.ends[documents:] - border, self.sizes[documents:])
 
 
-def pack_documents(documents: Path, tokenizer: Tokenizer, config: PackSection, directory: Path, progress: Progress) -> dict[str, Any]:
+def pack_documents(
+    documents: Path, tokenizer: Tokenizer, config: PackSection, directory: Path, progress: Progress, budget: int | None = None
+) -> dict[str, Any]:
     """Pack all document shards of `documents` into `directory` and return the manifest; what is there and whole is not done again.
+
+    `budget` is the most tokens of training text; documents are left out from the end.
 
     Raises: DataError when documents are missing or altered, or too few for a row of `config.seq_len` tokens in each split.
     """
@@ -98,12 +103,9 @@ def pack_documents(documents: Path, tokenizer: Tokenizer, config: PackSection, d
     splits: dict[str, Any] = {}
     for split in SPLITS:
         inputs: list[dict[str, Any]] = source["splits"][split]["shards"]
-        shards: list[dict[str, Any]] = []
         with progress.bar(f"packing {split}", sum(item["bytes"] for item in inputs), "bytes") as bar:
             packing = _Packing(documents, directory, tokenizer, config.shard_tokens, bar)
-            for item in inputs:
-                shards += _pack_document_shard(packing, item, split, len(shards))
-        splits[split] = _summary(shards, config.seq_len)
+            splits[split] = _pack_split(packing, split, inputs, Budget(budget if split == "train" else None, inputs), config.seq_len)
     _check_enough(splits, config.seq_len)
     manifest: dict[str, Any] = {
         "version": VERSION,
@@ -118,6 +120,26 @@ def pack_documents(documents: Path, tokenizer: Tokenizer, config: PackSection, d
     manifest["fingerprint"] = fingerprint(manifest)
     write_manifest(directory / "manifest.json", manifest)
     return manifest
+
+
+def _pack_split(packing: _Packing, split: str, inputs: list[dict[str, Any]], budget: Budget, seq_len: int) -> dict[str, Any]:
+    """Pack a split's document shards, as far as the budget goes; give the split's record."""
+    shards: list[dict[str, Any]] = []
+    sources: list[dict[str, dict[str, int]]] = []
+    phases: dict[int, int] = {}
+    for item in inputs:
+        left = budget.left(item)
+        if left == 0:
+            packing.bar.advance(item["bytes"])
+            continue
+        made, counts = _pack_document_shard(packing, item, split, len(shards), left)
+        tokens = sum(shard["tokens"] for shard in made)
+        budget.spend(item, tokens, sum(shard["documents"] for shard in made))
+        shards += made
+        sources.append(counts)
+        phases[phase_of(item)] = phases.get(phase_of(item), 0) + tokens
+    several = {"phase_tokens": [phases[phase] for phase in sorted(phases)]} if len(phases) > 1 else {}
+    return {**_summary(shards, seq_len), **several, "sources": summed(sources)}
 
 
 def _summary(shards: Sequence[dict[str, Any]], seq_len: int) -> dict[str, Any]:
@@ -149,10 +171,12 @@ def _check_enough(splits: dict[str, Any], seq_len: int) -> None:
             )
 
 
-def _pack_document_shard(packing: _Packing, source: dict[str, Any], split: str, first: int) -> list[dict[str, Any]]:
-    """Return the records of the token shards made of one document shard; make those that are not there, or not whole.
+def _pack_document_shard(
+    packing: _Packing, source: dict[str, Any], split: str, first: int, left: int | None
+) -> tuple[list[dict[str, Any]], dict[str, dict[str, int]]]:
+    """Return the records of the token shards made of one document shard, and counts by source; make what is not there, or not whole.
 
-    `first` is the number of the first of them.
+    `first` is the number of the first of them, `left` the most tokens they may have.
     """
     from luthier.data.shards import verified_shard
 
@@ -163,12 +187,15 @@ def _pack_document_shard(packing: _Packing, source: dict[str, Any], split: str, 
         "dtype": packing.dtype,
         "shard_tokens": packing.shard_tokens,
         "first": first,
+        "left": left,
     }
     record_path = packing.directory / f"{Path(source['file']).stem}.json"
     record = read_manifest(record_path) or {}
     if record.get("identity") == identity and _mend(packing, source, record["shards"]):
-        return record["shards"]
-    batches = _encoded_documents(verified_shard(packing.documents, source), packing.tokenizer)
+        return record["shards"], record["sources"]
+    path = verified_shard(packing.documents, source)
+    tally = Tally(path)
+    batches = tally.count(within(_encoded_documents(path, packing.tokenizer), left))
     shards: list[dict[str, Any]] = []
     rest = next(batches, None)
     while rest is not None:
@@ -176,8 +203,8 @@ def _pack_document_shard(packing: _Packing, source: dict[str, Any], split: str, 
         shard, rest = _write_shard(packing, target, chain([rest], batches))
         shards.append(shard)
         rest = rest or next(batches, None)
-    write_manifest(record_path, {"identity": identity, "shards": shards})
-    return shards
+    write_manifest(record_path, {"identity": identity, "shards": shards, "sources": tally.rows()})
+    return shards, tally.rows()
 
 
 def _mend(packing: _Packing, source: dict[str, Any], shards: list[dict[str, Any]]) -> bool:
@@ -268,6 +295,8 @@ class TokenShards:
         self.n_bytes: int = record["bytes"]
         self.n_documents: int = record["documents"]
         self.dtype = stored_dtype(dtype)
+        self.phase_ends: tuple[int, ...] = tuple(accumulate(record.get("phase_tokens", [record["tokens"]])))
+        """Where the phases end, in tokens."""
         shards: list[dict[str, Any]] = record["shards"]
         self._names: list[str] = [shard["file"] for shard in shards]
         self._shards = [np.memmap(directory / shard["file"], dtype=self.dtype, mode="r") for shard in shards]

@@ -6,12 +6,17 @@ from pathlib import Path
 from typing import Any
 
 from luthier.config.schema import Recipe
+from luthier.data.engine import Spread
 from luthier.errors import ConfigError
+from luthier.runs.progress import Progress
+from luthier.runs.store import Store, stage_key
 from luthier.stages.stage import Job, Outcome, Stage
 
 
 def _settings(recipe: Recipe) -> dict[str, Any]:
-    return {"data": recipe.data.model_dump(mode="json"), "seed": recipe.run.seed}
+    """What decides the documents; tokens are counted when they are packed, and memory changes nothing."""
+    said = recipe.data.model_dump(mode="json", exclude={"budget": {"tokens"}, "near": {"memory"}})
+    return {"data": said, "seed": recipe.run.seed}
 
 
 def _sources(recipe: Recipe, cache: Path) -> dict[str, str]:
@@ -25,7 +30,7 @@ def _sources(recipe: Recipe, cache: Path) -> dict[str, str]:
 def _run(job: Job) -> Outcome:
     from luthier.data.documents import build_documents
 
-    manifest = build_documents(job.recipe.data, job.recipe.run.seed, job.directory, job.cache, job.progress)
+    manifest = build_documents(job.recipe.data, job.recipe.run.seed, job.directory, job.cache, job.progress, job.spread)
     for source in manifest["sources"]:
         counts = {**source.get("dropped", {}), **source.get("repaired", {})}
         if counts:
@@ -34,4 +39,17 @@ def _run(job: Job) -> Outcome:
     return Outcome(manifest["fingerprint"], {"splits": manifest["splits"], "sources": manifest["sources"]})
 
 
-STAGE = Stage("data", (), _run, _settings, _sources, version=2)
+def take_part(recipe: Recipe, spread: Spread, progress: Progress) -> bool:
+    """Work as one rank of an array job that does not lead; say whether there was anything to do."""
+    from luthier.data.documents import build_documents
+
+    store = Store(Path(recipe.runs.root))
+    sources = _sources(recipe, store.cache)
+    key = stage_key(STAGE.name, STAGE.version, STAGE.settings(recipe), sources)
+    if store.finished(STAGE.name, key) is not None:
+        return False
+    build_documents(recipe.data, recipe.run.seed, store.directory(STAGE.name, key), store.cache, progress, spread)
+    return True
+
+
+STAGE = Stage("data", (), _run, _settings, _sources, version=3)

@@ -10,7 +10,8 @@ from luthier.stages.stage import Job, Outcome, Stage
 
 
 def _settings(recipe: Recipe) -> dict[str, Any]:
-    return {"pack": recipe.pack.model_dump(mode="json")}
+    tokens = recipe.data.budget.tokens
+    return {"pack": recipe.pack.model_dump(mode="json"), **({} if tokens is None else {"budget": tokens})}
 
 
 def _run(job: Job) -> Outcome:
@@ -18,8 +19,8 @@ def _run(job: Job) -> Outcome:
     from luthier.tokenizer.tokenizer import Tokenizer
 
     tokenizer = Tokenizer.load(job.inputs["tokenizer"] / "tokenizer.json")
-    manifest = pack_documents(job.inputs["data"], tokenizer, job.recipe.pack, job.directory, job.progress)
+    manifest = pack_documents(job.inputs["data"], tokenizer, job.recipe.pack, job.directory, job.progress, job.recipe.data.budget.tokens)
     return Outcome(fingerprint(manifest), {"splits": manifest.get("splits", {})})
 
 
-STAGE = Stage("pack", ("data", "tokenizer"), _run, _settings, version=2)
+STAGE = Stage("pack", ("data", "tokenizer"), _run, _settings, version=3)

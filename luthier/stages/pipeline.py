@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from luthier.config.schema import Recipe
+from luthier.data.engine import Spread
 from luthier.errors import DataError, Interrupted, StorageError, Terminated
 from luthier.plan.report import plan
 from luthier.runs.directory import RunDirectory
@@ -67,6 +68,7 @@ class _Attempt:
     stop: StopRequest
     watch: Watch
     allowed: Sequence[str]
+    spread: Spread
     records: dict[str, StageRecord] = field(default_factory=dict)
     described: dict[str, dict[str, Any]] = field(default_factory=dict)
 
@@ -81,10 +83,12 @@ def run_recipe(
     resume: str | None = None,
     allow: Sequence[str] = (),
     command: str | None = None,
+    spread: Spread | None = None,
 ) -> tuple[RunDirectory, list[Progressed]]:
     """Run every stage up to `until` that is not already done.
 
     `seconds` is a time budget. `resume` names a run whose pretraining is gone on with, `allow` the settings that may differ from it.
+    `spread` says where documents are worked on.
     Raises: LuthierError; what was finished before stays finished.
     """
     plan(recipe, None)  # refuses a recipe whose dimensions do not give the expected parameters, before anything is done
@@ -108,7 +112,7 @@ def run_recipe(
         try:
             with storage_errors(run.path), watching(run, progress) as watch:
                 remove_leftovers(store.cache)
-                attempt = _Attempt(recipe, run, store, progress, stop, watch, allow)
+                attempt = _Attempt(recipe, run, store, progress, stop, watch, allow, spread or Spread(recipe.runs.workers))
                 for name in STAGES[: STAGES.index(until) + 1]:
                     done.append(_advance(load_stage(name), attempt))
         except BaseException as error:
@@ -195,6 +199,7 @@ def _job(stage: Stage, attempt: _Attempt, key: str, directory: Path, described: 
         progress=attempt.progress,
         stop=attempt.stop,
         note=attempt.watch.note,
+        spread=attempt.spread,
         described=described,
     )
 

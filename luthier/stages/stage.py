@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from luthier.config.schema import Recipe
+from luthier.data.engine import Spread
 from luthier.errors import StorageError
 from luthier.runs.progress import Progress
 from luthier.train.stopping import StopRequest
@@ -59,6 +60,8 @@ class Job:
     """Asked between two steps whether to stop."""
     note: Callable[[str, int | None, int | None], None] = _unnoticed
     """Told the stage's name, the step and the number of steps, for the heartbeat."""
+    spread: Spread = field(default_factory=Spread)
+    """Where the work on documents is done."""
     described: Mapping[str, Any] = field(default_factory=dict)
     """What the key is the hash of: settings, and fingerprints of inputs."""
 

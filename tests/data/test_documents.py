@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from luthier.config.schema import SourceConfig
-from luthier.data import documents
+from luthier.data import chain, documents
 from luthier.data.parquet import read_rows
 from luthier.data.rules.clean import document_id
 from luthier.data.shards import document_count, read_texts, text_bytes
@@ -43,7 +43,7 @@ def test_manifest_and_shards_agree(build: Build, stories: Path) -> None:
     row = next(read_rows(directory / "train-00000.parquet"))
     assert row["id"] == document_id(row["text"])
     assert (row["source"], row["licence"]) == ("stories.jsonl", "unknown")
-    assert sorted(path.name for path in directory.iterdir() if path.suffix != ".parquet") == ["manifest.json"]
+    assert sorted(path.name for path in directory.iterdir() if path.suffix != ".parquet") == ["examples.json", "manifest.json"]
 
 
 def test_the_same_input_gives_the_same_bytes(build: Build, stories: Path) -> None:
@@ -52,7 +52,7 @@ def test_the_same_input_gives_the_same_bytes(build: Build, stories: Path) -> Non
 
 def test_a_finished_directory_is_not_done_again(build: Build, stories: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     manifest, directory = build(stories)
-    monkeypatch.setattr(documents, "read_source", lambda *_: pytest.fail("read again"))
+    monkeypatch.setattr(documents, "find_clusters", lambda *_, **__: pytest.fail("done again"))
     assert build(stories)[0] == manifest
     monkeypatch.undo()
     (directory / "train-00000.parquet").write_bytes(b"damaged")
@@ -79,9 +79,11 @@ def test_duplicates_are_dropped_over_sources_unless_told(build: Build, stories: 
     copy = tmp_path / "copy.jsonl"
     copy.write_text(stories.read_text().upper().replace('{"TEXT"', '{"text"') + '{"text": "new"}\n')
     manifest, _ = build(stories, copy)
-    assert [source["documents"] for source in manifest["sources"]] == [300, 1]
-    assert manifest["sources"][1]["dropped"] == {"duplicate": 300}
-    manifest, _ = build(stories, copy, dedup=False, to="all")
+    rows = manifest["sources"]
+    assert sum(source["documents"] for source in rows) == 301
+    assert sum(source["dropped"].get("duplicate", 0) for source in rows) == 300
+    assert all(source["documents"] + source["dropped"].get("duplicate", 0) == source["records"] for source in rows)
+    manifest, _ = build(stories, copy, dedup=False, near={"enabled": False}, to="all")
     assert [source["documents"] for source in manifest["sources"]] == [300, 301]
 
 
@@ -99,7 +101,7 @@ def test_an_interrupted_build_goes_on_where_it_was(build: Build, stories: Path, 
     other = tmp_path / "other.jsonl"
     other.write_text("".join(json.dumps({"text": f"Other {i}"}) + "\n" for i in range(50)))
     whole = _tree(build(stories, other, to="whole")[1])
-    real, read = documents.read_source, []
+    real, read = chain.read_unit, []
 
     def stopping(source: SourceConfig, *args: Any) -> Any:
         read.append(source.label)
@@ -108,12 +110,11 @@ def test_an_interrupted_build_goes_on_where_it_was(build: Build, stories: Path, 
                 raise KeyboardInterrupt
             yield record
 
-    monkeypatch.setattr(documents, "read_source", stopping)
+    monkeypatch.setattr(chain, "read_unit", stopping)
     with pytest.raises(KeyboardInterrupt):
         build(stories, other, to="cut")
-    assert read == ["stories.jsonl", "other.jsonl"]
-    (tmp_path / "cut" / "parts" / "001.parquet.tmp-99999").write_bytes(b"left by a killed process")
-    monkeypatch.setattr(documents, "read_source", lambda source, *args: (read.append(source.label), real(source, *args))[1])
+    assert read == ["stories.jsonl", "other.jsonl"]  # the larger first
+    monkeypatch.setattr(chain, "read_unit", lambda source, *args: (read.append(source.label), real(source, *args))[1])
     assert _tree(build(stories, other, to="cut")[1]) == whole
     assert read == ["stories.jsonl", "other.jsonl", "other.jsonl"]
 
@@ -122,7 +123,7 @@ def test_stale_shards_of_another_attempt_go(build: Build, stories: Path) -> None
     build(stories, shard_bytes=3000)
     manifest, directory = build(stories)
     listed = {shard["file"] for split in manifest["splits"].values() for shard in split["shards"]}
-    assert {path.name for path in directory.glob("*.parquet")} == listed
+    assert {path.name for path in directory.glob("*-*.parquet")} == listed
 
 
 @pytest.mark.parametrize("paragraph", ["A sentence of some words. " * 12 + "\n\n", "A line of some words\n", "word "])
@@ -144,7 +145,7 @@ def test_few_paragraphs_are_enough_and_less_gets_advice(build: Build, tmp_path: 
     assert [document_count(directory, split) for split in ("train", "validation")] == [2, 1]
     assert manifest["sources"][0]["documents"] == 3
     (tmp_path / "one.txt").write_text("Just this.")
-    with pytest.raises(DataError, match=r"10 characters in 1 document\n  add more text") as raised:
+    with pytest.raises(DataError, match=r"10 bytes in 1 document\n  add more text") as raised:
         build(tmp_path / "one.txt", to="b")
     assert raised.value.exit_code == 2
 
@@ -233,14 +234,14 @@ def test_swapped_shards_are_found_and_foreign_files_ignored(build: Build, storie
 def test_a_damaged_part_of_an_interrupted_build_is_read_again(build: Build, stories: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = _tree(build(stories, to="whole")[1])
 
-    def interrupt(*_: Any) -> None:
+    def interrupt(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(documents, "_combine", interrupt)
+    monkeypatch.setattr(documents, "find_clusters", interrupt)
     with pytest.raises(KeyboardInterrupt):
         build(stories, to="cut")
     monkeypatch.undo()
-    (part,) = stories.parent.glob("cut/parts/*.parquet")
+    (part,) = stories.parent.glob("cut/parts/part-*.parquet")
     content = bytearray(part.read_bytes())
     content[len(content) // 2] ^= 1
     part.write_bytes(content)
