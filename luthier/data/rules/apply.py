@@ -13,7 +13,8 @@ import numpy as np
 
 from luthier.config.data import FilterSection
 from luthier.data.parquet import Texts
-from luthier.data.rules import backend
+from luthier.data.rules.backend import backend
+from luthier.data.rules.batches import as_texts, part
 from luthier.data.rules.contamination import NO_RECORD, Contamination
 from luthier.data.rules.examples import KEPT_TEXTS, RuleExamples
 from luthier.data.rules.filters import KEPT, judge, limits
@@ -56,9 +57,9 @@ def apply_rules(
     """
     ruled = Ruled([], [], [], Counter(), Counter(), Counter())
     texts, shown = batch, RuleExamples(0) if examples is None else examples
-    buffer = backend.as_texts(texts)
+    buffer = as_texts(texts)
     if edits(settings):
-        buffer, changed = backend.edit_texts(buffer, settings.c4)
+        buffer, changed = backend().edit_texts(buffer, settings.c4)
         texts = _changed(texts, buffer, changed)
         ruled.repaired[LINES_REMOVED] += int(np.count_nonzero(changed))
     index = _judge(batch, texts, buffer, settings, shown, ruled)
@@ -67,9 +68,9 @@ def apply_rules(
         index, known = _choose_languages(index, known, texts, settings, shown, ruled)
     if settings.mask:
         texts, masked = _mask(texts, index, settings, ruled)
-        buffer = backend.as_texts([texts[i] for i in index]) if masked else backend.part(buffer, index)
+        buffer = as_texts([texts[i] for i in index]) if masked else part(buffer, index)
     else:
-        buffer = backend.part(buffer, index)
+        buffer = part(buffer, index)
     records = [NO_RECORD] * len(index) if contamination is None else contamination.hits(buffer).tolist()
     for i, language, record in zip(index, known, records, strict=True):
         if record == NO_RECORD:

@@ -1,80 +1,90 @@
-"""Which code reads the texts: the compiled one where it works, else the readable one. In: texts. Out: measures. Next: filters, apply.
+"""Which code reads the texts: the compiled one where it works, else the readable one. In: texts. Out: arrays. Next: filters, contamination.
 
 Both give the same; only the time differs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from functools import cache
+from typing import Protocol
 
 import numpy as np
 
 from luthier.config.data import C4
 from luthier.data.parquet import Texts
-from luthier.data.rules.lines import remove_lines
-from luthier.data.rules.measures import MEASURES, measure
-from luthier.data.rules.ngrams import fill, first_record, text_keys
+from luthier.data.rules import readable
+from luthier.data.rules.batches import as_texts
+from luthier.data.rules.ngrams import empty_table
+
+_SAMPLE = "The cat, that of Zo\u00eb\u2026\n\nsaid 12 words to be heard in this house and it uses cookies.\nOne\n"
 
 
-def measures(texts: Texts, short_line_chars: int, repetition: bool) -> np.ndarray:
-    """Measure each text; without `repetition` the measures of n-grams may be left at zero.
+class Backend(Protocol):
+    """What either code does."""
 
-    Shapes: (texts, len(MEASURES)) float64
+    def measures(self, texts: Texts, short_line_chars: int, repetition: bool) -> np.ndarray:
+        """Measure each text; without `repetition` the measures of n-grams may be left at zero.
+
+        Shapes: (texts, len(MEASURES)) float64
+        """
+        ...
+
+    def edit_texts(self, texts: Texts, settings: C4) -> tuple[Texts, np.ndarray]:
+        """Remove the lines that C4's rules do not keep, and say which texts that changed.
+
+        Shapes: (texts,) bool
+        """
+        ...
+
+    def ngram_keys(self, texts: Texts, ngram: int) -> tuple[np.ndarray, np.ndarray]:
+        """The keys by which the texts of evaluation records are known, and how many each text has.
+
+        Shapes: (keys,) uint64, (texts,) int64
+        """
+        ...
+
+    def fill_table(self, table: np.ndarray, keys: np.ndarray, records: np.ndarray) -> None:
+        """Put keys into a table; of records with the same key the first stays."""
+        ...
+
+    def first_records(self, texts: Texts, table: np.ndarray) -> np.ndarray:
+        """The record of the first words of each text that a table has, or `NO_RECORD`.
+
+        Shapes: (texts,) int64
+        """
+        ...
+
+
+def backend() -> Backend:
+    """The faster code that works here."""
+    if why_not_compiled() is None:
+        from luthier.data.rules import compiled
+
+        return compiled
+    return readable
+
+
+@cache
+def why_not_compiled() -> str | None:
+    """Say why the kernels cannot be used; `None` when they give what the readable code does.
+
+    The first call on a machine compiles them, which takes seconds.
     """
-    rows = [measure(text, short_line_chars) for text in strings(texts)]
-    return np.array(rows, np.float64).reshape(-1, len(MEASURES))
+    texts = as_texts([_SAMPLE, "", "a b a b a b"])
+    try:
+        from luthier.data.rules import compiled
+
+        results = _results(compiled, texts), _results(readable, texts)
+    except Exception as error:  # whatever is wrong with numba or LLVM here, there is other code for this
+        return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+    return None if results[0] == results[1] else "wrong results"
 
 
-def edit_texts(texts: Texts, settings: C4) -> tuple[Texts, np.ndarray]:
-    """Remove the lines that C4's rules do not keep, and say which texts that changed.
-
-    Shapes: (texts,) bool
-    """
-    before = list(strings(texts))
-    after = [remove_lines(text, settings) for text in before]
-    return as_texts(after), np.array([old != new for old, new in zip(before, after, strict=True)], bool)
-
-
-def ngram_keys(texts: Texts, ngram: int) -> tuple[np.ndarray, np.ndarray]:
-    """The keys by which the texts of evaluation records are known, and how many each text has.
-
-    Shapes: (keys,) uint64, (texts,) int64
-    """
-    keys = [text_keys(text, ngram) for text in strings(texts)]
-    return np.array([key for some in keys for key in some], np.uint64), np.array([len(some) for some in keys], np.int64)
-
-
-def fill_table(table: np.ndarray, keys: np.ndarray, records: np.ndarray) -> None:
-    """Put keys into a table; of records with the same key the first stays."""
-    fill(table, keys, records)
-
-
-def first_records(texts: Texts, table: np.ndarray) -> np.ndarray:
-    """The record of the first words of each text that a table has, or `NO_RECORD`.
-
-    Shapes: (texts,) int64
-    """
-    return np.array([first_record(text, table) for text in strings(texts)], np.int64)
-
-
-def part(texts: Texts, index: Sequence[int]) -> Texts:
-    """Some of the texts, in the same buffer."""
-    if len(index) == len(texts.starts):
-        return texts
-    chosen = np.asarray(index, np.int64)
-    return Texts(texts.data, texts.starts[chosen], texts.ends[chosen])
-
-
-def strings(texts: Texts) -> Iterator[str]:
-    """The texts as Python's strings."""
-    data = texts.data.tobytes()
-    for start, end in zip(texts.starts.tolist(), texts.ends.tolist(), strict=True):
-        yield data[start:end].decode("utf-8", "replace")
-
-
-def as_texts(strings: Sequence[str]) -> Texts:
-    """Strings in one buffer; lone surrogates become question marks."""
-    pieces = [text.encode("utf-8", "replace") for text in strings]
-    ends = np.cumsum([len(piece) for piece in pieces], dtype=np.int64) if pieces else np.empty(0, np.int64)
-    data = np.frombuffer(b"".join(pieces), np.uint8)
-    return Texts(data, np.concatenate([np.zeros(min(1, len(ends)), np.int64), ends[:-1]]), ends)
+def _results(code: Backend, texts: Texts) -> list[list[object]]:
+    edited, changed = code.edit_texts(texts, C4())
+    keys, counts = code.ngram_keys(texts, 9)
+    table = empty_table(9, len(keys))
+    code.fill_table(table, keys, np.arange(len(keys)))
+    found = code.first_records(texts, table)
+    arrays = code.measures(texts, 30, True), changed, edited.ends - edited.starts, keys, counts, table, found
+    return [array.tolist() for array in arrays]

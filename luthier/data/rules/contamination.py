@@ -12,7 +12,8 @@ from typing import Any, cast
 import numpy as np
 
 from luthier.data.parquet import Texts
-from luthier.data.rules import backend
+from luthier.data.rules.backend import backend
+from luthier.data.rules.batches import as_texts
 from luthier.data.rules.ngrams import NO_RECORD, empty_table
 
 __all__ = ["NO_RECORD", "Contamination", "strings_of"]
@@ -50,14 +51,14 @@ class Contamination:
         """Make the table from each record's texts."""
         keys, owners, known, number = [np.empty(0, np.uint64)], [np.empty(0, np.int64)], 0, 0
         for texts, numbers in _batches(records):
-            found, counts = backend.ngram_keys(texts, ngram)
+            found, counts = backend().ngram_keys(texts, ngram)
             keys.append(found)
             owners.append(np.repeat(numbers, counts))
             known += len(np.unique(numbers[counts > 0]))
             number = int(numbers[-1]) + 1
         distinct, first = np.unique(np.concatenate(keys), return_index=True)
         table = empty_table(ngram, len(distinct))
-        backend.fill_table(table, distinct, np.concatenate(owners)[first])
+        backend().fill_table(table, distinct, np.concatenate(owners)[first])
         return cls(table, number, number - known)
 
     def hits(self, texts: Texts) -> np.ndarray:
@@ -65,7 +66,7 @@ class Contamination:
 
         Shapes: (texts,) int64
         """
-        return backend.first_records(texts, self.table)
+        return backend().first_records(texts, self.table)
 
 
 def _batches(records: Iterable[list[str]]) -> Iterator[tuple[Texts, np.ndarray]]:
@@ -78,7 +79,7 @@ def _batches(records: Iterable[list[str]]) -> Iterator[tuple[Texts, np.ndarray]]
         numbers += [number] * max(len(record), 1)
         chars += sum(map(len, record))
         if chars >= _BATCH_CHARS:
-            yield backend.as_texts(texts), np.array(numbers)
+            yield as_texts(texts), np.array(numbers)
             texts, numbers, chars = [], [], 0
     if texts:
-        yield backend.as_texts(texts), np.array(numbers)
+        yield as_texts(texts), np.array(numbers)

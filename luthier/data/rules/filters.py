@@ -9,7 +9,7 @@ import numpy as np
 
 from luthier.config.data import FilterSection
 from luthier.data.parquet import Texts
-from luthier.data.rules import backend
+from luthier.data.rules.backend import backend
 from luthier.data.rules.measures import LARGEST_TOP, MEASURES
 
 KEPT = -1
@@ -68,7 +68,7 @@ def judge(texts: Texts, settings: FilterSection) -> Verdicts:
     found = limits(settings)
     if not found or not len(rules):
         return Verdicts(rules, values)
-    measured = backend.measures(texts, settings.fineweb.short_line_chars, "gopher_repetition" in settings.rules)
+    measured = backend().measures(texts, settings.fineweb.short_line_chars, "gopher_repetition" in settings.rules)
     for number, rule in reversed(list(enumerate(found))):
         column = measured[:, rule.measure]
         wrong = column < rule.limit if rule.lowest else column > rule.limit

@@ -38,12 +38,14 @@ def remove_lines(text: str, settings: C4) -> str:
     if all(keep):
         return text
     kept: list[str] = []
-    removed = False
+    gap = False
     for line, good in zip(lines, keep, strict=True):
-        blank = good and not line.split()
-        if good and not (removed and blank and (not kept or not kept[-1].split())):
+        blank = not line.split()
+        if not good:
+            gap = True
+        elif not (gap and blank and (not kept or not kept[-1].split())):
             kept.append(line)
-        removed = not good or (removed and blank)
+            gap = gap and blank
     while kept and not kept[-1].split():
         kept.pop()
     return "\n".join(kept)
