@@ -94,6 +94,20 @@ def plan(arguments: Recipes, json: Json = False) -> None:
     plan_verb(arguments, as_json=json)
 
 
+@app.command()
+def bench(
+    arguments: Recipes,
+    steps: Annotated[int, typer.Option("--steps", min=1, help="Steps measured, twice.")] = 10,
+    json: Json = False,
+) -> None:
+    """Measure what a recipe's training step is made of.
+
+    Milliseconds by part, tokens a second, share of the measured peak, memory."""
+    from luthier.stages.bench import bench_verb
+
+    bench_verb(arguments, steps, as_json=json)
+
+
 @data_app.command("build")
 def data_build(
     arguments: Recipes,
