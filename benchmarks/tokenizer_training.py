@@ -31,11 +31,13 @@ def training_rows(bench: Bench, size: int) -> list[dict[str, Any]]:
         same = "" if found[job]["sha256"] == ours["sha256"] else " (OTHER ENTRIES)"
         seconds = found[job]["seconds"]
         rows.append(row(f"training, {name}{same}", "s", seconds, "ours", ours["seconds"], ours["seconds"] / seconds, None))
-    memory = ours["memory"]
-    rows.append(row("peak memory of the process", "MB", memory / 1e6, None, MEMORY_GOAL / 1e6, MEMORY_GOAL / memory, 1.0))
+    memory = found["train", "ours from Parquet", 1]["memory"]
+    rows.append(
+        row("peak memory, from Parquet as the stage does it", "MB", memory / 1e6, None, MEMORY_GOAL / 1e6, MEMORY_GOAL / memory, 1.0)
+    )
     for who in PEERS:
         peer = found["train", who, 1]["memory"]
-        rows.append(row("peak memory of the process", "MB", memory / 1e6, who, peer / 1e6, peer / memory, None))
+        rows.append(row("peak memory, given strings", "MB", ours["memory"] / 1e6, who, peer / 1e6, peer / ours["memory"], None))
     mine, theirs = ours["bytes_per_token"], found["train", "tokenizers", 1]["bytes_per_token"]
     rows.append(row("bytes per token", "B", mine, "tokenizers", theirs, mine / theirs, COMPRESSION_GOAL))
     rows.append(row("speed", "MB/s", size / 1e6 / ours["seconds"], None, None, None, None))

@@ -49,13 +49,22 @@ def verified_shard(directory: Path, shard: Mapping[str, Any]) -> Path:
     return path
 
 
+def verified_shards(directory: Path, split: str) -> Iterator[Path]:
+    """The paths of a split's shards in order, each checked when it is asked for.
+
+    Raises: DataError when one is missing or not what was written.
+    """
+    for shard in _split(directory, split)["shards"]:
+        yield verified_shard(directory, shard)
+
+
 def read_texts(directory: Path, split: str) -> Iterator[str]:
     """Read a split's texts in order.
 
     Raises: DataError when a shard is missing or not what was written.
     """
-    for shard in _split(directory, split)["shards"]:
-        for row in read_rows(verified_shard(directory, shard), ["text"]):
+    for path in verified_shards(directory, split):
+        for row in read_rows(path, ["text"]):
             yield row["text"]
 
 

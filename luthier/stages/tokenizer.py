@@ -27,7 +27,7 @@ def _sources(recipe: Recipe, cache: Path) -> dict[str, str]:
 
 
 def _run(job: Job) -> Outcome:
-    from luthier.data.shards import read_texts, text_bytes
+    from luthier.data.shards import read_texts, text_bytes, verified_shards
     from luthier.runs.files import write_json
     from luthier.stages.tokenizers import validation_texts
     from luthier.tokenizer.foreign import import_tokenizer
@@ -37,7 +37,7 @@ def _run(job: Job) -> Outcome:
     documents, config = job.inputs["data"], job.recipe.tokenizer
     texts, total = read_texts(documents, "train"), text_bytes(documents, "train")
     if config.path is None:
-        tokenizer = train_tokenizer(texts, config, job.progress, total)
+        tokenizer = train_tokenizer(texts, config, job.progress, total, verified_shards(documents, "train"))
     else:
         tokenizer = import_tokenizer(Path(config.path))
         if config.extend:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
+from pathlib import Path
 
 from luthier.runs.progress import Progress
 from luthier.tokenizer.bpe import Pair, train_merges
@@ -18,11 +19,18 @@ SMALL_BYTES = 2 * 10**6
 SMALL_WORDS = 5000
 
 
-def count_pretokens(texts: Iterable[str], pattern: PatternName, progress: Progress, total_bytes: int | None) -> Mapping[bytes, int]:
-    """Count each distinct pre-token, as UTF-8. Memory grows with the distinct ones, not with the text, and is bounded."""
-    if (total_bytes is None or total_bytes > SMALL_BYTES) and _works(progress):
-        from luthier.tokenizer.counting import count_texts
+def count_pretokens(
+    texts: Iterable[str], pattern: PatternName, progress: Progress, total_bytes: int | None, shards: Iterable[Path] | None = None
+) -> Mapping[bytes, int]:
+    """Count each distinct pre-token, as UTF-8. Memory grows with the distinct ones, not with the text, and is bounded.
 
+    `shards`, where they are known, are the Parquet files that the texts are from: the kernels read them without strings.
+    """
+    if (total_bytes is None or total_bytes > SMALL_BYTES) and _works(progress):
+        from luthier.tokenizer.counting import count_parquet, count_texts
+
+        if shards is not None:
+            return count_parquet(shards, "text", pattern, progress, total_bytes)
         return count_texts(texts, pattern, progress, total_bytes)
     return count_pretokens_readable(texts, pattern, progress, total_bytes)
 

@@ -8,9 +8,10 @@ order of texts.
 
 from __future__ import annotations
 
+import codecs
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from luthier.runs.compiling import call
+from luthier.runs.memory import return_freed_memory
 from luthier.runs.progress import Progress
 from luthier.tokenizer import counting_kernels as kernels
 from luthier.tokenizer.counts import Counts
@@ -53,7 +55,7 @@ def count_texts(
 
 
 def count_parquet(
-    paths: Sequence[Path],
+    paths: Iterable[Path],
     column: str,
     pattern: PatternName,
     progress: Progress,
@@ -88,21 +90,36 @@ def _batch(encoded: list[bytes]) -> Batch:
     return np.frombuffer(b"".join(encoded), np.uint8), np.cumsum([len(text) for text in encoded], dtype=np.int64)
 
 
-def _parquet_batches(paths: Sequence[Path], column: str) -> Iterator[Batch]:
-    from luthier.data.parquet import read_text_buffers
+def _parquet_batches(paths: Iterable[Path], column: str) -> Iterator[Batch]:
+    from luthier.data.parquet import read_text_buffers, release_memory
 
     for path in paths:
         for texts in read_text_buffers(path, column):
             if not len(texts.ends):
                 continue
-            data, first = texts.data[texts.starts[0] : texts.ends[-1]], texts.starts[0]
-            try:
-                data.tobytes().decode("utf-8")  # what writes a file need not have made sure of this
-            except UnicodeDecodeError:
-                borders = zip((texts.starts - first).tolist(), (texts.ends - first).tolist(), strict=True)
+            first = texts.starts[0]
+            data, ends = texts.data[first : texts.ends[-1]], texts.ends - first
+            if _is_utf8(data, texts.starts - first):
+                yield data, ends
+            else:  # what writes a file need not have made sure of this
+                borders = zip((texts.starts - first).tolist(), ends.tolist(), strict=True)
                 yield from _text_batches(data[start:end].tobytes().decode("utf-8", "replace") for start, end in borders)
-            else:
-                yield data, texts.ends - first
+            del data, texts
+            release_memory()
+
+
+def _is_utf8(data: np.ndarray, starts: np.ndarray) -> bool:
+    """Whether texts one behind the other are well-formed UTF-8, each by itself."""
+    firsts = data[starts[starts < data.size]]
+    if np.any(firsts & 0xC0 == 0x80):  # the rest of a character that would be whole with the end of the text before
+        return False
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    try:
+        for start in range(0, data.size, _BATCH_BYTES):
+            decoder.decode(data[start : start + _BATCH_BYTES].tobytes(), start + _BATCH_BYTES >= data.size)
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _count(
@@ -132,7 +149,9 @@ def _count(
                         bar.advance(waiting.popleft().result())
                 for future in waiting:
                     bar.advance(future.result())
-        return _all_of(tables, spill, progress)
+        counts = _all_of(tables, spill, progress)
+    return_freed_memory()
+    return counts
 
 
 def _all_of(tables: list[_Table], spill: Spill, progress: Progress) -> Counts:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from luthier.runs.compiling import call
+from luthier.runs.memory import return_freed_memory
 from luthier.runs.progress import Bar, Progress
 from luthier.tokenizer.bpe import N_BYTES, Pair, train_merges
 from luthier.tokenizer.counts import Counts
@@ -96,6 +97,7 @@ class _Merging:
         larger = _no_pairs(2 * len(self.pairs))
         call(move_pairs, self.pairs, larger)
         self.pairs = larger
+        return_freed_memory()
 
     def _fill_heap(self) -> None:
         """Put into the heap what occurs often enough: sorted, it is a heap."""

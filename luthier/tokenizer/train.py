@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import heapq
 from collections.abc import Iterable
+from pathlib import Path
 
 from luthier.config.schema import TokenizerSection
 from luthier.errors import DataError
@@ -18,18 +19,22 @@ from luthier.tokenizer.tokenizer import Tokenizer
 from luthier.tokenizer.uncased import train_uncased
 
 
-def train_tokenizer(texts: Iterable[str], config: TokenizerSection, progress: Progress, total_bytes: int | None) -> Tokenizer:
+def train_tokenizer(
+    texts: Iterable[str], config: TokenizerSection, progress: Progress, total_bytes: int | None, shards: Iterable[Path] | None = None
+) -> Tokenizer:
     """Train on texts, in whatever order they come. `total_bytes` is the length of all of them, for the progress bar.
+
+    `shards` are the Parquet files that all of the texts are from, where there are such; reading them takes less time and memory.
 
     Raises: DataError when there is no text.
     """
     if config.max_bytes is not None and (total_bytes is None or total_bytes > config.max_bytes):
-        texts = select_texts(texts, config.max_bytes)
+        texts, shards = select_texts(texts, config.max_bytes), None
         total_bytes = config.max_bytes
     if config.kind != "bpe":
         train_kind = train_characters if config.kind == "characters" else train_uncased
         return Tokenizer(parts=train_kind(texts, config, progress, total_bytes))
-    counts = count_pretokens(texts, config.pattern, progress, total_bytes)
+    counts = count_pretokens(texts, config.pattern, progress, total_bytes, shards)
     if not counts:
         raise DataError("tokenizer: there must be text to train on, got none", fix="look at data.sources and at what data.min_chars drops")
     layout = Layout.of(config.layout)
