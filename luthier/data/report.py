@@ -5,9 +5,19 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 _MAX_FIELDS = 40
+_MAX_PLACES = 5
+
+
+class Place(NamedTuple):
+    """Where something was wrong."""
+
+    reason: str
+    file: str
+    offset: int
+    """Byte of the file once decompressed, or, where decompressing itself fails, of the file; in a table the row."""
 
 
 @dataclass
@@ -23,14 +33,22 @@ class SourceReport:
     """What was kept after a change, by kind of change."""
     fields: dict[str, None] = field(default_factory=lambda: dict[str, None]())
     """Names of fields seen, in order of appearance; for messages about a field that is missing."""
+    places: list[Place] = field(default_factory=lambda: list[Place]())
+    """The first places of each reason and kind of change that has one."""
+    file: str = ""
+    """The file that is being read."""
 
-    def drop(self, reason: str, count: int = 1) -> None:
-        """Count something left out."""
+    def drop(self, reason: str, count: int = 1, offset: int | None = None) -> None:
+        """Count something left out; `offset` says where in `file` it was."""
         self.dropped[reason] += count
+        if offset is not None and self.dropped[reason] <= _MAX_PLACES:
+            self.places.append(Place(reason, self.file, offset))
 
-    def repair(self, kind: str, count: int = 1) -> None:
-        """Count something mended and kept."""
+    def repair(self, kind: str, count: int = 1, offset: int | None = None) -> None:
+        """Count something mended and kept; `offset` says where in `file` it is."""
         self.repaired[kind] += count
+        if offset is not None and self.repaired[kind] <= _MAX_PLACES:
+            self.places.append(Place(kind, self.file, offset))
 
     def saw(self, record: Mapping[str, Any]) -> None:
         """Count a record and remember its fields' names."""
@@ -44,6 +62,7 @@ class SourceReport:
             "records": self.records,
             "dropped": dict(sorted(self.dropped.items())),
             "repaired": dict(sorted(self.repaired.items())),
+            "places": [place._asdict() for place in sorted(self.places)],
         }
 
     def reasons(self) -> str:

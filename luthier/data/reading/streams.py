@@ -1,6 +1,6 @@
 """Bytes of one file, bounded and in UTF-8. In: an open file. Out: chunks, lines, blocks of text. Next: readers.
 
-Compressed input may be cut short or a bomb, text may be UTF-16 or not text at all: each is counted, nothing here is fatal for a source.
+Text may be UTF-16, not quite UTF-8 or not text at all: each is counted, nothing here is fatal for a source.
 """
 
 from __future__ import annotations
@@ -8,19 +8,18 @@ from __future__ import annotations
 import codecs
 import itertools
 import re
-import zlib
-from collections.abc import Callable, Iterable, Iterator
-from typing import IO, Any
+from collections.abc import Iterable, Iterator
+from typing import IO
 
 from luthier.data.report import SourceReport
 
 CHUNK = 2**18
-LINE_CAP = 2**28
+LINE_CAP = 2**26
 BLOCK = 2**24
-_BOMB_FLOOR = 2**26
-_BOMB_RATIO = 250
 _SAMPLE = 8192
-_MAGIC = (b"\x7fELF", b"%PDF-", b"\x89PNG", b"PK\x03\x04", b"\xff\xd8\xff", b"GIF8", b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PAR1")
+_IMAGES = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8")
+_ARCHIVES = (b"PK\x03\x04", b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"BZh91AY&SY", b"\xfd7zXZ", b"7z\xbc\xaf", b"Rar!\x1a")
+_MAGIC = (*_IMAGES, *_ARCHIVES, b"\x7fELF", b"%PDF-", b"PAR1")
 _CONTROL = re.compile(rb"[\x01-\x08\x0e-\x1a\x1c-\x1f\x7f]")
 _BOMS = (
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -39,48 +38,6 @@ def raw_chunks(file: IO[bytes], report: SourceReport, size: int = CHUNK) -> Iter
     while chunk := file.read(size):
         report.bytes_read += len(chunk)
         yield chunk
-
-
-def decompressed(file: IO[bytes], suffix: str, report: SourceReport) -> Iterator[bytes]:
-    """Read a `.gz` or `.zst` file, all members, as far as it is whole.
-
-    What a damaged file gives before the damage is kept. Input is fed in pieces so small that one piece's output fits in memory.
-    """
-    if suffix == ".gz":
-        make: Callable[[], Any] = lambda: zlib.decompressobj(wbits=31)  # noqa: E731 - the two makers side by side
-        piece_size, failure = 2**14, zlib.error
-    else:
-        import zstandard
-
-        make = zstandard.ZstdDecompressor().decompressobj
-        piece_size, failure = 2**11, zstandard.ZstdError
-    decoder = make()
-    taken = given = 0
-    inside = False
-    for piece in raw_chunks(file, report, piece_size):
-        taken += len(piece)
-        while piece:
-            if decoder.eof:
-                piece = piece.lstrip(b"\0") if suffix == ".gz" else piece
-                if not piece:
-                    break
-                decoder = make()
-            inside = True
-            try:
-                out = decoder.decompress(piece)
-            except failure:
-                report.drop("corrupt_file")
-                return
-            inside = not decoder.eof
-            piece = decoder.unused_data if decoder.eof else b""
-            given += len(out)
-            if given > _BOMB_FLOOR and given > _BOMB_RATIO * taken:
-                report.drop("decompression_bomb")
-                return
-            if out:
-                yield out
-    if inside:
-        report.drop("truncated_file")
 
 
 def as_utf8(chunks: Iterable[bytes], report: SourceReport) -> Iterator[bytes]:
@@ -103,40 +60,48 @@ def as_utf8(chunks: Iterable[bytes], report: SourceReport) -> Iterator[bytes]:
         return
     decoder = codecs.getincrementaldecoder(encoding)("replace")
     mended = False
+    offset = 0
     for chunk in itertools.chain((head,), stream, (b"",)):
         text = decoder.decode(chunk, final=not chunk)
-        mended = mended or "\ufffd" in text
+        if "\ufffd" in text and not mended:
+            mended = True
+            report.repair(f"invalid_{encoding.replace('-', '')}", offset=offset)
+        offset += len(chunk)
         yield text.encode("utf-8")
-    if mended:
-        report.repair(f"invalid_{encoding.replace('-', '')}")
 
 
 def _is_binary(sample: bytes) -> bool:
     return b"\0" in sample or sample.startswith(_MAGIC) or len(_CONTROL.findall(sample)) > len(sample) // 10
 
 
-def lines(chunks: Iterable[bytes], report: SourceReport, cap: int = LINE_CAP) -> Iterator[bytes]:
-    """Cut chunks into lines without their ends, leaving out empty lines and those above `cap` bytes."""
+def lines(chunks: Iterable[bytes], report: SourceReport, cap: int = LINE_CAP, offset: int = 0) -> Iterator[tuple[int, bytes]]:
+    """Cut chunks into lines without their ends, each with its offset, leaving out empty lines and those above `cap` bytes."""
     pending: list[bytes] = []
-    size, too_long = 0, False
+    size = 0
     for chunk in chunks:
-        first, *others = chunk.split(b"\n")
-        for index, piece in enumerate((first, *others)):
-            if index:
-                if too_long:
-                    report.drop("line_too_long")
-                elif size and (line := b"".join(pending).rstrip(b"\r")):
-                    yield line
-                pending, size, too_long = [], 0, False
-            size += len(piece)
-            if size > cap:
-                pending, too_long = [], True
-            elif piece:
+        pieces = chunk.split(b"\n")
+        last = pieces.pop()
+        for piece in pieces:
+            if size:
                 pending.append(piece)
-    if too_long:
-        report.drop("line_too_long")
+                length = size + len(piece)
+                piece, pending, size = b"".join(pending), [], 0
+            else:
+                length = len(piece)
+            if length > cap:
+                report.drop("line_too_long", offset=offset)
+            elif piece and (line := piece.rstrip(b"\r")):
+                yield offset, line
+            offset += length + 1
+        size += len(last)
+        if size > cap:
+            pending = []
+        elif last:
+            pending.append(last)
+    if size > cap:
+        report.drop("line_too_long", offset=offset)
     elif line := b"".join(pending).rstrip(b"\r"):
-        yield line
+        yield offset, line
 
 
 def blocks(chunks: Iterable[bytes], size: int = BLOCK) -> Iterator[bytes]:
@@ -163,10 +128,10 @@ def _boundary(buffer: bytearray, size: int) -> int:
     return cut
 
 
-def decode(data: bytes, report: SourceReport) -> str:
-    """Decode UTF-8; what is invalid becomes U+FFFD and is counted."""
+def decode(data: bytes, report: SourceReport, offset: int = 0) -> str:
+    """Decode UTF-8; what is invalid becomes U+FFFD and is counted. `offset` is where in the file `data` begins."""
     try:
         return data.decode("utf-8")
-    except UnicodeDecodeError:
-        report.repair("invalid_utf8")
+    except UnicodeDecodeError as error:
+        report.repair("invalid_utf8", offset=offset + error.start)
         return data.decode("utf-8", "replace")

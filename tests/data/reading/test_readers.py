@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
 import json
+import lzma
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -16,11 +18,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from luthier.data.reading import streams
-from luthier.data.reading.readers import kind_of
-from luthier.data.reading.streams import blocks, decompressed, lines
+from luthier.data.reading.compression import decompressed
+from luthier.data.reading.formats import kind_of
+from luthier.data.reading.streams import blocks, lines
 from luthier.data.report import SourceReport
 from luthier.errors import DataError
 
+SQUEEZE: dict[str, Callable[[bytes], bytes]] = {
+    "": bytes,
+    ".gz": gzip.compress,
+    ".zst": lambda data: zstandard.ZstdCompressor().compress(data),
+    ".bz2": bz2.compress,
+    ".xz": lambda data: lzma.compress(data, preset=1),
+}
 ROWS = [{"title": "A", "text": 'first, "quoted"\nline'}, {"title": "B", "text": "zweite é 😀"}]
 Read = Callable[..., tuple[list[dict[str, Any]], SourceReport]]
 
@@ -43,10 +53,10 @@ def _encoded(kind: str) -> bytes:
     return sink.getvalue()
 
 
-@pytest.mark.parametrize("compression", ["", ".gz", ".zst"])
+@pytest.mark.parametrize("compression", ["", ".gz", ".zst", ".bz2", ".xz"])
 @pytest.mark.parametrize("kind", ["jsonl", "json", "csv", "parquet"])
 def test_every_kind_gives_the_same_records(tmp_path: Path, read: Read, kind: str, compression: str) -> None:
-    squeeze = {"": bytes, ".gz": gzip.compress, ".zst": zstandard.ZstdCompressor().compress}[compression]
+    squeeze = SQUEEZE[compression]
     path = tmp_path / f"rows.{kind}{compression}"
     path.write_bytes(squeeze(_encoded(kind)))
     records, report = read(path)
@@ -151,13 +161,13 @@ def test_csv_dialects(tmp_path: Path, read: Read, delimiter: str, newline: str) 
     assert report.dropped == {"bad_csv": 1}
 
 
-@pytest.mark.parametrize("suffix", [".gz", ".zst"])
+@pytest.mark.parametrize("suffix", [".gz", ".zst", ".bz2", ".xz"])
 def test_a_truncated_archive_gives_what_was_readable(tmp_path: Path, read: Read, suffix: str) -> None:
     import random
 
     rng = random.Random(1)
     data = b"".join(json.dumps({"text": str(rng.random())}).encode() + b"\n" for _ in range(30_000))
-    squeeze = gzip.compress if suffix == ".gz" else zstandard.ZstdCompressor().compress
+    squeeze = SQUEEZE[suffix]
     (tmp_path / f"f.jsonl{suffix}").write_bytes(squeeze(data)[:-5000])
     records, report = read(tmp_path / f"f.jsonl{suffix}")
     assert 10_000 < len(records) < 30_000
@@ -165,29 +175,29 @@ def test_a_truncated_archive_gives_what_was_readable(tmp_path: Path, read: Read,
     assert report.dropped["bad_json"] <= 1
 
 
-@pytest.mark.parametrize("suffix", [".gz", ".zst"])
+@pytest.mark.parametrize("suffix", [".gz", ".zst", ".bz2", ".xz"])
 def test_damage_inside_an_archive_is_counted(suffix: str) -> None:
-    squeeze = gzip.compress if suffix == ".gz" else zstandard.ZstdCompressor().compress
+    squeeze = SQUEEZE[suffix]
     report = SourceReport("x")
-    assert b"".join(decompressed(io.BytesIO(squeeze(b"whole") + b"garbage" * 9), suffix, report)) == b"whole"
+    assert b"".join(decompressed([squeeze(b"whole") + b"garbage" * 9], suffix, report)) == b"whole"
     assert report.dropped == {"corrupt_file": 1}
 
 
-@pytest.mark.parametrize("suffix", [".gz", ".zst"])
+@pytest.mark.parametrize("suffix", [".gz", ".zst", ".bz2", ".xz"])
 def test_several_members_are_one_stream(suffix: str) -> None:
-    squeeze = gzip.compress if suffix == ".gz" else zstandard.ZstdCompressor().compress
+    squeeze = SQUEEZE[suffix]
     report = SourceReport("x")
-    assert b"".join(decompressed(io.BytesIO(squeeze(b"one ") + squeeze(b"two")), suffix, report)) == b"one two"
+    assert b"".join(decompressed([squeeze(b"one ") + squeeze(b"two")], suffix, report)) == b"one two"
     assert not report.dropped
 
 
-@pytest.mark.parametrize("suffix", [".gz", ".zst"])
+@pytest.mark.parametrize("suffix", [".gz", ".zst", ".bz2", ".xz"])
 def test_a_bomb_is_stopped(suffix: str) -> None:
     """D6."""
     data = b"\0" * 2**27
-    squeeze = gzip.compress if suffix == ".gz" else zstandard.ZstdCompressor().compress
+    squeeze = SQUEEZE[suffix]
     report = SourceReport("x")
-    assert sum(len(piece) for piece in decompressed(io.BytesIO(squeeze(data)), suffix, report)) < len(data)
+    assert sum(len(piece) for piece in decompressed([squeeze(data)], suffix, report)) < len(data)
     assert report.dropped == {"decompression_bomb": 1}
 
 
@@ -196,12 +206,14 @@ def test_lines_do_not_depend_on_chunks(pieces: list[bytes], size: int) -> None:
     data = b"\n".join(pieces)
     chunks = [data[i : i + size] for i in range(0, len(data), size)]
     expected = [line for row in data.split(b"\n") if (line := row.rstrip(b"\r"))]
-    assert list(lines(chunks, SourceReport("x"))) == expected
+    found = list(lines(chunks, SourceReport("x")))
+    assert [line for _, line in found] == expected
+    assert all(data[offset:].startswith(line) for offset, line in found)
 
 
 def test_a_line_above_the_cap_is_left_out() -> None:
     report = SourceReport("x")
-    assert list(lines([b"short\n" + b"x" * 50, b"y" * 60 + b"\nnext"], report, cap=100)) == [b"short", b"next"]
+    assert list(lines([b"short\n" + b"x" * 50, b"y" * 60 + b"\nnext"], report, cap=100)) == [(0, b"short"), (117, b"next")]
     assert report.dropped == {"line_too_long": 1}
 
 
@@ -230,7 +242,7 @@ def test_a_large_text_file_is_read_in_blocks(tmp_path: Path, read: Read, monkeyp
 
 def test_kinds_of_names() -> None:
     assert kind_of("a/B.JSONL.GZ") == ("jsonl", ".gz")
-    assert kind_of("x.tar.gz") == (None, ".gz")
+    assert kind_of("x.tar.gz") == kind_of("x.tgz") == ("tar", ".gz")
     assert kind_of("noext") == (None, "")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from luthier.config.schema import SourceConfig
-from luthier.data.reading import sources
+from luthier.data.reading import digests
 from luthier.data.reading.sources import source_fingerprint
 from luthier.errors import DataError
 
@@ -16,7 +16,7 @@ def _print(path: Path, cache: Path) -> str:
     return source_fingerprint(SourceConfig(path=str(path)), cache)
 
 
-def test_the_fingerprint_is_of_names_and_contents(tmp_path: Path, cache: Path) -> None:
+def test_the_fingerprint_is_of_contents_wherever_they_lie(tmp_path: Path, cache: Path) -> None:
     folder = tmp_path / "a"
     folder.mkdir()
     (folder / "x.txt").write_text("one")
@@ -28,7 +28,15 @@ def test_the_fingerprint_is_of_names_and_contents(tmp_path: Path, cache: Path) -
     second = _print(folder, cache)
     assert second != first
     (folder / "x.txt").rename(folder / "y.txt")
-    assert _print(folder, cache) not in (first, second)
+    assert _print(folder, cache) == second
+
+
+def test_the_fingerprint_is_of_names_where_texts_get_their_titles_from_them(tmp_path: Path, cache: Path) -> None:
+    path = tmp_path / "x.txt"
+    path.write_text("one")
+    first = source_fingerprint(SourceConfig(path=str(path), text="{title}: {text}"), cache)
+    path.rename(tmp_path / "y.txt")
+    assert source_fingerprint(SourceConfig(path=str(tmp_path / "y.txt"), text="{title}: {text}"), cache) != first
 
 
 def test_settled_files_are_hashed_once(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,7 +44,7 @@ def test_settled_files_are_hashed_once(tmp_path: Path, cache: Path, monkeypatch:
     path.write_text("one")
     os.utime(path, (1_000_000, 1_000_000))
     first = _print(path, cache)
-    monkeypatch.setattr(sources, "sha256_file", lambda path: pytest.fail("hashed again"))
+    monkeypatch.setattr(digests, "sha256_file", lambda path: pytest.fail("hashed again"))
     assert _print(path, cache) == first
 
 
