@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from luthier.config.schema import ModelConfig
+from luthier.model.attend import AttentionMask
 from luthier.model.attention import Attention
 from luthier.model.cache import KVCache
 from luthier.model.layers import Linear, RMSNorm, SwiGLU, rotary_tables
@@ -27,21 +28,23 @@ class Block(nn.Module):
         self.post_attention_layernorm = RMSNorm(config.d_model, config.norm_eps)
         self.mlp = SwiGLU(config.d_model, config.d_ff)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, doc_ids: Tensor | None, cache: KVCache | None) -> Tensor:
-        x = x + self.self_attn(self.input_layernorm(x), cos, sin, doc_ids, cache)
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: AttentionMask, cache: KVCache | None, attention: str) -> Tensor:
+        x = x + self.self_attn(self.input_layernorm(x), cos, sin, mask, cache, attention)
         return x + self.mlp(self.post_attention_layernorm(x))
 
 
 class Decoder(nn.Module):
     """A decoder-only language model.
 
-    `compute_dtype` is the type of activations and products; weights stay as they are (fp32 while training).
+    `compute_dtype` is the type of activations and products; weights stay as they are (fp32 while training). `attention` is the back end
+    that rows without a cache take.
     """
 
-    def __init__(self, config: ModelConfig, compute_dtype: torch.dtype = torch.float32) -> None:
+    def __init__(self, config: ModelConfig, compute_dtype: torch.dtype = torch.float32, attention: str = "auto") -> None:
         super().__init__()
         self.config = config
         self.compute_dtype = compute_dtype
+        self.attention = attention
         self.embed_tokens = nn.Embedding(config.vocab_size, config.d_model)
         self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.n_layers))
         self.norm = RMSNorm(config.d_model, config.norm_eps)
@@ -61,9 +64,10 @@ class Decoder(nn.Module):
         start = 0 if cache is None else cache.length
         positions = torch.arange(start, start + inputs.shape[1], device=inputs.device)  # (T,)
         cos, sin = rotary_tables(positions, self.config.head_dim, self.config.rope_theta, self.compute_dtype)
+        mask = AttentionMask(doc_ids=doc_ids)
         x = F.embedding(inputs, self.embed_tokens.weight).to(self.compute_dtype)  # (B, T) -> (B, T, D)
         for block in self.layers:
-            x = block(x, cos, sin, doc_ids, cache)
+            x = block(x, cos, sin, mask, cache, self.attention)
         if cache is not None:
             cache.advance(inputs.shape[1])
         return self.norm(x)

@@ -1,9 +1,6 @@
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from luthier.model.attention import blocked_attention, fused_attention
 from luthier.model.cache import KVCache
 from luthier.model.decoder import Decoder, initialise
 from luthier.model.weights import load_weights, save_weights, weights_sha256
@@ -28,23 +25,6 @@ def test_logits_equal_transformers_llama(tied: bool, kv_heads: int) -> None:
     ids = torch.randint(0, 97, (3, 40), generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
         torch.testing.assert_close(model.logits(model(ids)), theirs(ids).logits, atol=2e-5, rtol=1e-5)
-
-
-@settings(max_examples=20, deadline=None)
-@given(length=st.integers(1, 300), heads=st.sampled_from([(2, 1), (4, 2), (3, 3)]), documents=st.booleans(), seed=st.integers(0, 9))
-def test_both_attentions_equal_the_definition(length: int, heads: tuple[int, int], documents: bool, seed: int) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    q = torch.randn(2, heads[0], length, 8, generator=generator, dtype=torch.float64)
-    k, v = (torch.randn(2, heads[1], length, 8, generator=generator, dtype=torch.float64) for _ in range(2))
-    doc_ids = torch.randint(0, 2, (2, length), generator=generator).cumsum(1) if documents else None
-    visible = torch.ones(length, length).tril().bool()[None, None]
-    if doc_ids is not None:
-        visible = visible & (doc_ids[:, None, :, None] == doc_ids[:, None, None, :])
-    wide = k.repeat_interleave(heads[0] // heads[1], 1), v.repeat_interleave(heads[0] // heads[1], 1)
-    scores = (q @ wide[0].mT / 8**0.5).masked_fill(~visible, float("-inf"))
-    expected = scores.softmax(-1) @ wide[1]
-    torch.testing.assert_close(blocked_attention(q, k, v, doc_ids), expected, atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(fused_attention(q, k, v, doc_ids), expected)
 
 
 def test_cache_equals_recomputing() -> None:
