@@ -120,6 +120,11 @@ def read_text_buffers(path: Path, column: str = "text", start: int = 0, count: i
         raise _not_readable(path, error) from None
 
 
+def release_memory() -> None:
+    """Hand back what Arrow keeps of the row groups that were read."""
+    pa.default_memory_pool().release_unused()
+
+
 def read_buffers(path: Path, columns: Sequence[str]) -> Iterator[tuple[Texts, ...]]:
     """Read columns of text or bytes of a Parquet file of ours as they lie in memory, a row group at a time.
 
