@@ -7,7 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from luthier.config.data import CleanSection, Normaliser
 from luthier.data.rules.clean import clean_text, cut_text, document_id, duplicate_key
+from luthier.data.rules.normalise import normalise
+
+NORMALISERS: list[Normaliser] = ["plain_quotes", "single_spaces", "uncased_ascii"]
 
 
 @pytest.mark.parametrize(
@@ -47,13 +51,49 @@ def test_entities_and_quotes_and_ligatures_stay() -> None:
     assert clean_text("&lt;b&gt; “so” ﬁne ｗｉｄｅ") == "&lt;b&gt; “so” ﬁne ｗｉｄｅ"
 
 
-# Without the letters that begin mojibake: removing a control character can make two harmless letters look like it.
-@given(st.text(st.characters(exclude_characters=[chr(code) for code in range(0xC2, 0xF5)]), max_size=200))
-def test_clean_text_is_idempotent_and_normal(text: str) -> None:
-    once = clean_text(text)
-    assert clean_text(once) == once
-    assert unicodedata.is_normalized("NFC", once)
+mojibake = st.lists(
+    st.sampled_from(["\u00c3", "\u00c2", "\u00a9", "\u0081", "\0", "\u00e2", "\u20ac", "\u2122", "\n", "\u0344", "a ", "\u00e9\u201d"])
+).map("".join)
+settings_of_all_kinds = st.builds(
+    CleanSection,
+    encoding=st.booleans(),
+    form=st.sampled_from(["NFC", "NFKC", "none"]),
+    normalisers=st.lists(st.sampled_from(NORMALISERS), unique=True).map(tuple),
+)
+
+
+@given(st.text(max_size=200) | mojibake, settings_of_all_kinds)
+def test_cleaning_twice_is_cleaning_once(text: str, settings: CleanSection) -> None:
+    once = clean_text(text, None, settings)
+    counts = Counter[str]()
+    assert clean_text(once, counts, settings) == once
+    assert not counts
+    assert settings.form == "none" or unicodedata.is_normalized(settings.form, once)
     assert not any(unicodedata.category(c) in ("Cc", "Cs") and c not in "\n\t" for c in once)
+    assert "uncased_ascii" not in settings.normalisers or (once.isascii() and once == once.lower())
+
+
+@given(st.text(max_size=200), st.sampled_from(NORMALISERS))
+def test_each_normaliser_is_idempotent(text: str, name: Normaliser) -> None:
+    once = normalise(text, [name])
+    assert normalise(once, [name]) == once
+
+
+def test_normalisers_do_what_they_are_called() -> None:
+    text = "\u201cIt\u2019s  a\tCaf\u00e9\u201d, \u2018he\u2019 said \u2014\u00a0twice: \u5b57!"
+    assert normalise(text, ["plain_quotes"]) == "\"It's  a\tCaf\u00e9\", 'he' said \u2014\u00a0twice: \u5b57!"
+    assert normalise(text, ["single_spaces"]) == "\u201cIt\u2019s a Caf\u00e9\u201d, \u2018he\u2019 said \u2014 twice: \u5b57!"
+    assert normalise(text, ["uncased_ascii"]) == "\"it's  a\tcaf\", 'he' said  twice: !"
+    assert clean_text("\ufb01ne\u00a0\nA", None, CleanSection(form="NFKC")) == "fine\nA"
+    assert clean_text("cafe\u0301", None, CleanSection(form="none")) == "cafe\u0301"
+    broken = "\u00e9t\u00e9".encode().decode("latin-1")
+    assert clean_text(broken, None, CleanSection(encoding=False)) == broken
+
+
+def test_stacked_marks_are_cut_and_counted_once() -> None:
+    counts = Counter[str]()
+    assert clean_text("a" + "\u0344" * 100 + " b\0", counts).startswith("\u00e4\u0301")
+    assert counts == {"stacked_marks": 1, "control_characters": 1}
 
 
 @pytest.mark.parametrize("character", ["a", " ", "\n", "\t", "\u0301", "\u0316\u0301", "Ã", "é", "\0", "\r", "\u200d"])
