@@ -59,6 +59,10 @@ class Wanted(NamedTuple):
     token: str | None = None
 
 
+class Stopped(DataError):
+    """Another file could not be had, so this one was not fetched to its end."""
+
+
 class _Retry(Exception):
     """An attempt failed in a way that another one may not."""
 
@@ -156,7 +160,7 @@ def _insist(
     for attempt in range(1, patience.most + 1):
         before = size()
         if stop.is_set():
-            raise DataError(f"{label}: stopped", fix="run the same command again; what was fetched is kept")
+            raise Stopped(f"{label}: stopped", fix="run the same command again; what was fetched is kept")
         try:
             action()
             return
@@ -240,9 +244,9 @@ class _Download:
                 return
             total = self._accepted(response)
             self._encoded = response.headers.get("Content-Encoding", "identity") != "identity"
-            for chunk in response.iter_bytes(_CHUNK) if self._encoded else response.iter_raw(_CHUNK):
+            for chunk in response.iter_bytes() if self._encoded else response.iter_raw():
                 if stop.is_set():
-                    raise DataError(f"{wanted.label}: stopped", fix="run the same command again; what was fetched is kept")
+                    raise Stopped(f"{wanted.label}: stopped", fix="run the same command again; what was fetched is kept")
                 self._file.write(chunk)
                 self._take(chunk)
                 if wanted.size is not None and self.size > wanted.size:

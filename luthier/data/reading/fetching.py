@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from luthier.data.reading.digests import Digests
-from luthier.data.reading.downloads import Facts, Patience, Wanted, client, fetch, fetched
+from luthier.data.reading.downloads import Facts, Patience, Stopped, Wanted, client, fetch, fetched
 from luthier.runs.progress import Progress
 
 _AT_ONCE = 4
@@ -34,16 +34,24 @@ def fetch_all(label: str, files: Sequence[Wanted], cache: Path, progress: Progre
             with lock:
                 bar.advance(amount)
 
-        with concurrent.futures.ThreadPoolExecutor(_AT_ONCE) as pool:
-            running = [pool.submit(fetch, http, wanted, patience, stop, count) for wanted in missing]
+        def one(wanted: Wanted) -> Facts:
             try:
-                for done in concurrent.futures.as_completed(running):
-                    done.result()
+                return fetch(http, wanted, patience, stop, count)
             except BaseException:
                 stop.set()
-                pool.shutdown(wait=False, cancel_futures=True)
                 raise
-    fresh = iter(one.result() for one in running)
+
+        with concurrent.futures.ThreadPoolExecutor(_AT_ONCE) as pool:
+            running = [pool.submit(one, wanted) for wanted in missing]
+            try:
+                concurrent.futures.wait(running)
+            except BaseException:
+                stop.set()
+                raise
+    errors = [error for future in running if (error := future.exception()) is not None]
+    if errors:
+        raise next((error for error in errors if not isinstance(error, Stopped)), errors[0])
+    fresh = iter(future.result() for future in running)
     return [facts if facts is not None else next(fresh) for facts in known]
 
 
