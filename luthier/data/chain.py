@@ -15,15 +15,15 @@ import numpy as np
 
 from luthier.config.data import DataSection, SourceConfig
 from luthier.data.engine import Tick
-from luthier.data.interim import Unit, read_unit
 from luthier.data.parquet import RowFile
+from luthier.data.reading.units import Unit, read_unit
 from luthier.data.report import SourceReport
 from luthier.data.rules.apply import apply_rules
 from luthier.data.rules.clean import clean_text, cut_text, document_id, duplicate_key
 from luthier.data.rules.contamination import Contamination
 from luthier.data.rules.examples import RuleExamples
 from luthier.data.shards import describe_shard
-from luthier.data.template import field_text, template
+from luthier.data.template import field_text, template, template_fields
 from luthier.runs.checksums import damage
 from luthier.runs.files import fingerprint
 from luthier.runs.manifest import read_manifest, write_manifest
@@ -110,7 +110,7 @@ def prepare_unit(task: UnitTask, tick: Tick) -> None:
     with RowFile(task.path, COLUMNS) as rows:
         batch = _Batch(task, report, rows)
         render = template(task.source.text)
-        for record in read_unit(task.source, task.unit, task.cache, report):
+        for record in read_unit(task.source, task.unit, task.cache, report, needed_fields(task.source)):
             text = render(record)
             if text is None:
                 report.drop("no_text")
@@ -126,8 +126,14 @@ def prepare_unit(task: UnitTask, tick: Tick) -> None:
     write_manifest(task.output, {**made._asdict(), "rows": describe_shard(task.path)})
 
 
+def needed_fields(source: SourceConfig) -> list[str]:
+    """The fields of a record that are looked at."""
+    said = [value for value in (source.licence, source.language, source.date) if value and "{" in value]
+    return sorted({name for value in (source.text, *said) for name in template_fields(value)})
+
+
 def _clean_pieces(text: str, config: DataSection, report: SourceReport) -> Iterator[str]:
-    clean = clean_text(text, report.repaired)
+    clean = clean_text(text, report.repaired, config.clean)
     if not clean:
         report.drop("empty")
     elif len(clean) < config.min_chars:

@@ -22,13 +22,13 @@ from luthier.data.chain import UnitTask, part_counts, prepare_unit, unit_task
 from luthier.data.engine import Engine, Spread, engine_for, processors
 from luthier.data.evaluation_sets import contamination_table
 from luthier.data.few import FEW_DOCUMENTS, cut_smaller
-from luthier.data.interim import units
 from luthier.data.layout import PlannedShard, lay_out, once, scatter_tasks, spills_of
 from luthier.data.mix import Mix, Occurrences, plan_mix, take
 from luthier.data.near.clusters import Clusters, find_clusters
 from luthier.data.near.parts import Part
 from luthier.data.pool import Pool, gather_pool
 from luthier.data.reading.pypi import cached_distribution
+from luthier.data.reading.units import units
 from luthier.data.report import SourceReport
 from luthier.data.shards import MANIFEST, SPLITS, shards_are_whole
 from luthier.data.shuffle import Gather, gather, gather_task, scatter
@@ -85,7 +85,7 @@ def build_documents(
         gathered = _shuffle(chosen, shards, config, workspace, engine, progress)
         if not engine.leads:
             return {}
-    with storage_errors(directory):
+    with storage_errors(make_directory(directory)):
         manifest = _finish(directory, inputs, intakes, parts, clusters, chosen, shards, gathered, config, keep=spread.workspace is not None)
         if spread.workspace is None:
             shutil.rmtree(workspace, ignore_errors=True)
@@ -106,7 +106,7 @@ def _list_units(config: DataSection, seed: int, cache: Path, workspace: Path, pr
     for source in config.sources:
         _say_if_fetching(source, cache, progress)
         report = SourceReport(source.label)
-        found = [unit_task(source, unit, config, seed, cache, contamination, workspace) for unit in units(source, cache, report)]
+        found = [unit_task(source, unit, config, seed, cache, contamination, workspace) for unit in units(source, cache, report, progress)]
         intakes.append(Intake(source, report, sorted(found, key=lambda task: task.key)))
     return intakes, [task for intake in intakes for task in intake.tasks]
 

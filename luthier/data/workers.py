@@ -27,8 +27,8 @@ _TICK_SECONDS = 0.2
 class Workers(Engine):
     """Up to so many processes; with one, or little to do, the work is done in this process."""
 
-    def __init__(self, workers: int, worth: int = WORTH_WORKERS) -> None:
-        self._wanted, self._worth = workers, worth
+    def __init__(self, workers: int, worth: int | None = None) -> None:
+        self._wanted, self._worth = workers, WORTH_WORKERS if worth is None else worth
         self._workers: list[_Worker] = []
 
     def __exit__(self, *raised: Any) -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from itertools import permutations
+from itertools import accumulate, pairwise, permutations
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from luthier.pack.order import KeyedPermutation, epoch_key
+from luthier.pack.order import KeyedPermutation, PhasedPermutation, epoch_key
 
 
 @settings(max_examples=200, deadline=None)
@@ -65,3 +65,22 @@ def test_the_order_is_fixed_for_good() -> None:
     """Checkpoints depend on it: a change here makes an interrupted run go on with other rows."""
     assert KeyedPermutation(10, epoch_key(1, 0))(np.arange(10)).tolist() == [0, 7, 1, 6, 3, 4, 2, 9, 5, 8]
     assert KeyedPermutation(2**40, 3)(np.array([0, 1, 2**39])).tolist() == [754972420357, 155293527791, 1096492778503]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.integers(0, 300), min_size=1, max_size=5).filter(any), st.integers(0, 2**64))
+def test_phases_stay_one_behind_the_other(sizes: list[int], key: int) -> None:
+    ends = list(accumulate(sizes))
+    permutation = PhasedPermutation(ends, key)
+    order = permutation(np.arange(ends[-1]))
+    assert order.dtype == np.int64
+    for start, end in pairwise([0, *ends]):
+        assert np.array_equal(np.sort(order[start:end]), np.arange(start, end))
+    some = np.arange(ends[-1])[::-3]
+    assert np.array_equal(permutation(some), order[some]), "each by itself as all together"
+    with pytest.raises(IndexError):
+        permutation(np.array([ends[-1]]))
+
+
+def test_one_phase_is_the_plain_order() -> None:
+    assert np.array_equal(PhasedPermutation([1000], 5)(np.arange(1000)), KeyedPermutation(1000, 5)(np.arange(1000)))
