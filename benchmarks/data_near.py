@@ -37,6 +37,7 @@ ROOT = Path(__file__).resolve().parent
 PACKAGES = ("numpy", "pyarrow", "rensa", "datasketch", "gaoya", "datatrove[processing,io]", "spacy")
 COPIES, MOST_CHARS, NGRAM = 0.12, 20_000, 5
 GOALS = {"rensa": 6.0, "datasketch": 12.0, "datatrove": 100.0}
+SLOW_SECONDS = 15.0
 CLASSES = ("exact", "0.9 and above", "0.8 to 0.9", "below 0.8")
 RECALL_GOALS = {"exact": 1.0, "0.9 and above": 1.0, "0.8 to 0.9": 0.97}
 
@@ -140,7 +141,7 @@ class Bench:
         """Do each job once; who failed or is slow is not asked again."""
         jobs = [("ours", 1), ("ours", 2), ("rensa", 2), ("rensa_bulk", 2), ("gaoya", 2), ("datasketch", 1), ("datatrove", 2)]
         for job in jobs:
-            if number == 0 or (self.found.get(job) and self.found[job][-1]["seconds"] < 45):
+            if number == 0 or (self.found.get(job) and self.found[job][-1]["seconds"] < SLOW_SECONDS):
                 self._measure(*job)
 
     def _measure(self, who: str, threads: int) -> None:

@@ -18,6 +18,7 @@ from luthier.config.data import NearSection
 from luthier.data.near.arrays import map_array, read_array
 from luthier.data.near.layout import Layout
 from luthier.data.near.parts import DUPLICATE, KEPT, NEAR_DUPLICATE, REASONS, Mapper, Part, one_by_one
+from luthier.data.near.signatures import prepare
 from luthier.data.near.signing import Signing, sign, signature_file, signature_stem
 from luthier.data.near.steps import BAND_BYTES, KEY_BYTES, MEMBERS, PAIR_BYTES, Step, outputs, run_step
 from luthier.data.parquet import RowFile
@@ -102,8 +103,10 @@ def find_clusters(
     ordered = [parts[index] for index in order]
     stems = [signature_stem(workspace / "signatures", part.key, settings, exact) for part in ordered]
     with progress.bar("data: duplicates", total=None, unit="steps") as bar:
+        if settings.enabled and parts:
+            prepare(progress)
         bar.note("signatures")
-        todo = [Signing(part.path, stem, settings, exact) for part, stem in zip(ordered, stems, strict=True)]
+        todo = [Signing(part.path.absolute(), stem, settings, exact) for part, stem in zip(ordered, stems, strict=True)]
         mapper(sign, list({task.output: task for task in todo}.values()))
         bar.advance()
         layout = _layout(ordered, stems, settings, workspace, exact, settings.memory // max(at_once, 1))
@@ -129,7 +132,7 @@ def _layout(parts: list[Part], stems: list[Path], settings: NearSection, workspa
     folder = workspace / fingerprint([known, list(offsets), settings.model_dump(mode="json"), exact, memory])[:32]
     make_directory(folder)
     layout = Layout(
-        folder, settings, memory, tuple(part.path for part in parts), tuple(stems), tuple(part.source for part in parts), offsets
+        folder, settings, memory, tuple(part.path.absolute() for part in parts), tuple(stems), tuple(part.source for part in parts), offsets
     )
     layout.save()
     return layout

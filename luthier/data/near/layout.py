@@ -5,6 +5,7 @@ Documents are numbered through all parts, in the order of sources and of the par
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -13,9 +14,9 @@ from typing import NamedTuple
 import numpy as np
 
 from luthier.config.data import NearSection
-from luthier.data.near.arrays import bounds, map_array, slices
+from luthier.data.near.arrays import bounds, map_array, slices, whole_file
 from luthier.data.near.signing import signature_file
-from luthier.runs.files import read_json, write_json
+from luthier.runs.files import read_json
 
 
 class Layout(NamedTuple):
@@ -68,7 +69,9 @@ class Layout(NamedTuple):
         """Write it into its folder, for the tasks, which carry its path only."""
         lists = {name: [str(path) for path in getattr(self, name)] for name in ("parts", "stems")}
         numbers = {"memory": self.memory, "sources": list(self.sources), "offsets": list(self.offsets)}
-        write_json(self.folder / "layout.json", {"settings": self.settings.model_dump(mode="json"), **lists, **numbers})
+        value = {"settings": self.settings.model_dump(mode="json"), **lists, **numbers}
+        with whole_file(self.folder / "layout.json") as file:
+            file.write(json.dumps(value).encode("utf-8"))
 
 
 def load_layout(folder: Path) -> Layout:

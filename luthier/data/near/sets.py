@@ -66,11 +66,13 @@ def open_sets(layout: Layout, paths: Sequence[Path]) -> Generator[SetSource]:
         ends = np.zeros(len(documents) + 1, np.int64)
         np.cumsum(sizes(documents) // _WIDTH, out=ends[1:])
         values = np.empty(int(ends[-1]), "<u4")
+        whole = memoryview(cast(Any, values)).cast("B") if len(values) else memoryview(b"")
         for part, here, rows in layout.by_part(documents):
             starts, _ = borders(part, rows)
-            with open(_values(paths[part]), "rb", buffering=0) as file:
+            path = _values(paths[part])
+            with open(path, "rb", buffering=0) as file:
                 for start, to, end in zip(starts.tolist(), ends[here].tolist(), ends[1:][here].tolist(), strict=True):
-                    _read(file, start * _WIDTH, memoryview(cast(Any, values[to:end])).cast("B"), _values(paths[part]))
+                    _read(file, start * _WIDTH, whole[to * _WIDTH : end * _WIDTH], path)
         return Sets(values, ends)
 
     yield SetSource(sizes, fetch)

@@ -16,6 +16,7 @@ import numpy as np
 from luthier.config.data import NearSection
 from luthier.data.near import words
 from luthier.data.parquet import Texts
+from luthier.runs.progress import Progress
 
 T = TypeVar("T")
 
@@ -127,6 +128,20 @@ def _in_pieces(function: Callable[[int, int], T], texts: Texts, threads: int) ->
         return list(pool.map(function, *zip(*pieces, strict=True)))
 
 
+def prepare(progress: Progress) -> None:
+    """Compile, if that was not done on this machine before; tell a person so, and if it cannot be done."""
+    try:
+        from luthier.data.near.pairing_kernels import compare
+        from luthier.data.near.signing_kernels import collect_sets, sign_texts
+        from luthier.runs.compiling import say_if_compiling
+
+        say_if_compiling(progress, sign_texts, collect_sets, compare)
+    except Exception:  # told below
+        pass
+    if not compiled():
+        progress.warn("near-duplicates are found by code that is not compiled, which takes longer: numba does not work here")
+
+
 @cache
 def compiled() -> bool:
     """Say whether the compiled code works on this machine, that is gives what the readable code does; the first call may compile it."""
@@ -134,10 +149,10 @@ def compiled() -> bool:
         from luthier.data.near.signing_kernels import collect_sets, sign_texts
         from luthier.runs.compiling import call
 
-        text = "The thinner thing, there AND Here: 12345 \u00c9t\u00e9 \u5b57\u5b57 an extraordinarily long one\n"
+        text = "The thinner thing, there AND Here: 12345 \u00c9t\u00e9 \u5b57\u5b57 an extraordinarily long one\n" * 4
         data = np.frombuffer(text.encode("utf-8"), np.uint8)
         starts, ends, table = np.zeros(1, np.int64), np.full(1, len(data), np.int64), words.word_table()
-        out, borders, found = np.empty(99, np.uint32), np.zeros(2, np.int64), np.empty((1, 2), np.uint64)
+        out, borders, found = np.empty(199, np.uint32), np.zeros(2, np.int64), np.empty((1, 2), np.uint64)
         call(collect_sets, data, starts, ends, table, 3, out, borders)
         call(sign_texts, data, starts, ends, table, 3, *words.functions(6), found)
     except Exception:  # whatever is wrong with numba or LLVM here, there is other code for this

@@ -24,8 +24,12 @@ _LOW_7, _HIGH, _CASE = np.uint64(0x7F7F_7F7F_7F7F_7F7F), np.uint64(0x8080_8080_8
 # Added to a byte below 0x80 these set its highest bit from `a`, from behind `z`, from `0` and from behind `9` on.
 _FROM_A, _BEHIND_Z = np.uint64(0x1F1F_1F1F_1F1F_1F1F), np.uint64(0x0505_0505_0505_0505)
 _FROM_0, _BEHIND_9 = np.uint64(0x5050_5050_5050_5050), np.uint64(0x4646_4646_4646_4646)
+_GATHER = np.uint64(0x0002_0408_1020_4081)  # brings the highest bits of eight bytes together in the highest byte
+_ALL = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
 _BLOCK = 2048
-_U32, _U8, _U3, _U1, _U0 = np.uint64(32), np.uint64(8), np.uint64(3), np.uint64(1), np.uint64(0)
+ROLLING, COUNT, PLACE, LEAVING = 0, 1, 2, 3
+"""Entries of `state`: the rolling hash, how many words there were, where the next goes, the factor of the one that leaves."""
+_U56, _U32, _U3, _U1, _U0 = np.uint64(56), np.uint64(32), np.uint64(3), np.uint64(1), np.uint64(0)
 _NO_MINIMUM = np.uint32(0xFFFF_FFFF)
 
 
@@ -156,34 +160,96 @@ def _shingle(rolling: Any) -> Any:
 
 
 @kernel
+def _window(data: Any, at: Any) -> Any:
+    """Of the next 64 bytes: one bit for each that is an ASCII letter or digit, and one for each that is not ASCII."""
+    inside, beyond = _U0, _U0
+    for k in range(8):
+        eight = load_8(data, at + 8 * k)
+        shift = uint64(8 * k)
+        inside |= ((_in_words(eight) * _GATHER) >> _U56) << shift
+        beyond |= (((eight & _HIGH) * _GATHER) >> _U56) << shift
+    return inside, beyond
+
+
+@kernel
+def _ascii_word(data: Any, at: Any, length: Any) -> Any:
+    """Hash a word of ASCII; eight bytes from its last eight on must be there to be read."""
+    value = _WORD_SEED
+    while length > 8:
+        value = _mixed(value ^ (load_8(data, at) | _CASE), _WORD_FACTOR)
+        at += 8
+        length -= 8
+    return _mixed(value ^ ((load_8(data, at) | _CASE) & (_ALL >> uint64(64 - 8 * length))), _WORD_FACTOR)
+
+
+@kernel
+def _append_word(word: Any, ring: Any, state: Any, block: Any, filled: Any) -> Any:
+    """Append the shingle that ends with a word, if there are enough words; give how many the block has."""
+    ngram, rolling = ring.size, state[ROLLING] * _ROLL_FACTOR + word
+    place, count = state[PLACE], state[COUNT]
+    if count >= ngram:
+        rolling -= ring[place] * state[LEAVING]
+    ring[place] = word
+    place += _U1
+    state[PLACE] = place if place < ngram else _U0
+    state[COUNT] = count + _U1
+    state[ROLLING] = rolling
+    if count + _U1 >= ngram:
+        block[filled] = _shingle(rolling)
+        filled += 1
+    return filled
+
+
+@kernel
+def _append_window(data: Any, at: Any, end: Any, ring: Any, state: Any, block: Any, filled: Any) -> Any:
+    """Append the ASCII words that end within the next 64 bytes and before a character that is not ASCII; give where to go on, too."""
+    inside, beyond = _window(data, at)
+    limit = int64(min(trailing_zeros(beyond), uint64(64))) if beyond != _U0 else int64(64)
+    limit = min(limit, end - at)
+    left = inside
+    while left != _U0:
+        first = int64(trailing_zeros(left))
+        rest = ~(inside >> uint64(first))
+        last = first + int64(trailing_zeros(rest)) if rest != _U0 else int64(64)
+        if last >= limit:
+            return filled, at + min(first, limit)
+        filled = _append_word(_ascii_word(data, at + first, last - first), ring, state, block, filled)
+        left &= _ALL << uint64(last)
+    return filled, at + limit
+
+
+@kernel
 def fill_block(data: Any, at: Any, start: Any, end: Any, table: Any, ring: Any, state: Any, block: Any) -> Any:
     """Fill a block with a text's next shingles; give how many, and where to go on, or -1 where the text ends.
 
-    `ring` holds the last words, `state` their rolling hash, how many words there were, and the factor of the word that leaves.
+    `ring` holds the last words; `state` their rolling hash and the other entries named above.
     """
-    ngram, filled = ring.size, 0
-    rolling, count, leaving = state[0], int64(state[1]), state[2]
-    place = count % ngram
-    while filled < block.size:
+    filled = 0
+    while filled + 32 <= block.size:  # a window has no more words
+        if at < end and at + 128 <= data.size and data[at] < 0x80:
+            filled, behind = _append_window(data, at, end, ring, state, block, filled)
+            if behind > at:
+                at = behind
+                continue
         word, at = _next_word(data, at, end, table)
         if at < 0:
-            if count == 0:
-                rolling = _hash_text(data, start, end)
-            if count < ngram:
-                block[filled] = _shingle(rolling)
+            if state[COUNT] == _U0:
+                state[ROLLING] = _hash_text(data, start, end)
+            if state[COUNT] < ring.size:
+                block[filled] = _shingle(state[ROLLING])
                 filled += 1
             break
-        rolling = rolling * _ROLL_FACTOR + word
-        if count >= ngram:
-            rolling -= ring[place] * leaving
-        ring[place] = word
-        place = place + 1 if place + 1 < ngram else 0
-        count += 1
-        if count >= ngram:
-            block[filled] = _shingle(rolling)
-            filled += 1
-    state[0], state[1] = rolling, uint64(count)
+        filled = _append_word(word, ring, state, block, filled)
     return filled, at
+
+
+@kernel
+def _new_state(ngram: Any) -> Any:
+    state = np.zeros(4, np.uint64)
+    state[LEAVING] = _U1
+    for _ in range(ngram):
+        state[LEAVING] *= _ROLL_FACTOR
+    return state
 
 
 @kernel
@@ -214,15 +280,11 @@ def sign_texts(data: Any, starts: Any, ends: Any, table: Any, ngram: Any, factor
 
     Shapes: data (bytes,) uint8, starts and ends (texts,) int64, factors and terms (bands * rows,) uint32, out (texts, bands) uint64
     """
-    ring, state, block = np.empty(ngram, np.uint64), np.zeros(3, np.uint64), np.empty(_BLOCK, np.uint32)
+    ring, state, block = np.empty(ngram, np.uint64), _new_state(ngram), np.empty(_BLOCK, np.uint32)
     least = np.empty(factors.size, np.uint32)
     rows = factors.size // out.shape[1]
-    leaving = _U1
-    for _ in range(ngram):
-        leaving *= _ROLL_FACTOR
-    state[2] = leaving
     for document in range(starts.size):
-        state[0], state[1] = _U0, _U0
+        state[ROLLING], state[COUNT], state[PLACE] = _U0, _U0, _U0
         least[:] = _NO_MINIMUM
         at = int64(starts[document])
         while at >= 0:
@@ -262,14 +324,10 @@ def collect_sets(data: Any, starts: Any, ends: Any, table: Any, ngram: Any, out:
 
     Shapes: out (room,) uint32, borders (texts + 1,) int64, the first of them 0
     """
-    ring, state, block = np.empty(ngram, np.uint64), np.zeros(3, np.uint64), np.empty(_BLOCK, np.uint32)
+    ring, state, block = np.empty(ngram, np.uint64), _new_state(ngram), np.empty(_BLOCK, np.uint32)
     values, other = np.empty(_BLOCK, np.uint32), np.empty(_BLOCK, np.uint32)
-    leaving = _U1
-    for _ in range(ngram):
-        leaving *= _ROLL_FACTOR
-    state[2] = leaving
     for document in range(starts.size):
-        state[0], state[1] = _U0, _U0
+        state[ROLLING], state[COUNT], state[PLACE] = _U0, _U0, _U0
         at, count = int64(starts[document]), 0
         while at >= 0:
             filled, at = fill_block(data, at, starts[document], ends[document], table, ring, state, block)

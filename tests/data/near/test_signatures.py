@@ -14,7 +14,8 @@ from luthier.data.near.words import shingle_set, signature
 from tests.data.near.making import as_texts, story
 
 ALPHABET = st.one_of(st.sampled_from("ab AZ09.'-_\n"), st.sampled_from("éÉßİǅ́猫の가ไม่ሀ½𝒳😀\x00"), st.characters(exclude_categories=["Cs"]))
-TEXTS = st.lists(st.one_of(st.text(ALPHABET, max_size=60), st.text("abc de", max_size=300)), max_size=5)
+LONG = st.text("abcdefgh é.", min_size=130, max_size=400)
+TEXTS = st.lists(st.one_of(st.text(ALPHABET, max_size=60), st.text("abc de", max_size=300), LONG), max_size=5)
 
 
 @pytest.fixture
