@@ -83,14 +83,14 @@ class Subject:
     random_tokens: bool
 
     @classmethod
-    def of(cls, recipe: Recipe, folder: Path, progress: Progress) -> Subject:
-        """Make a recipe's model and optimizer; `folder` takes what is written."""
+    def of(cls, recipe: Recipe, folder: Path, progress: Progress, given: tuple[ModelConfig, RowSource] | None = None) -> Subject:
+        """Make a recipe's model and optimizer; shape and rows are `given`, packed, or random; `folder` takes what is written."""
         store = Store(Path(recipe.runs.root))
         settings = recipe.pretrain
-        config, packed = (_packed(recipe, store) if store.root.exists() else None) or (resolve_model(recipe), None)
-        rows: RowSource = packed or RandomRows(config.vocab_size, recipe.pack.seq_len, settings.document_mask)
+        packed = given or (_packed(recipe, store) if store.root.exists() else None)
+        config, rows = packed or _random(recipe)
         job = Job(recipe, "bench", folder, {}, {}, store.cache if store.root.exists() else folder, progress)
-        train_tokens = packed.shards.n_tokens if packed else None
+        train_tokens = rows.n_rows * rows.seq_len if packed else None
         steps = steps_for(settings, count(config)["total"], rows.seq_len, train_tokens) or LONG
         model, compute, course = start(job, config, steps)
         unused = Tokenizer([(97, 98)], "gpt4")  # checkpoints hold one, and none is saved
@@ -161,7 +161,12 @@ class Subject:
         return spent
 
 
-def _packed(recipe: Recipe, store: Store) -> tuple[ModelConfig, TokenRows] | None:
+def _random(recipe: Recipe) -> tuple[ModelConfig, RowSource]:
+    config = resolve_model(recipe)
+    return config, RandomRows(config.vocab_size, recipe.pack.seq_len, recipe.pretrain.document_mask)
+
+
+def _packed(recipe: Recipe, store: Store) -> tuple[ModelConfig, RowSource] | None:
     """The recipe's own training rows, where an earlier run has packed them."""
     records: dict[str, StageRecord] = {}
     with contextlib.suppress(LuthierError):
