@@ -143,6 +143,8 @@ class TrainingSection(Section):
     """Type of matrix products; weights stay fp32. `auto`: bf16 where the processor has units for it."""
     compile: Literal["auto", "on", "off"] = "auto"
     """Compile the model with TorchInductor; `auto`: where a C++ compiler or a GPU is there and the run is long enough."""
+    attention: Literal["auto", "naive", "blocked", "sdpa", "flex", "triton"] = "auto"
+    """How attention is computed; `auto`: the fastest on a GPU of those that give the right numbers there; in blocks on a CPU."""
     log_every: Positive = 1
     """Steps between lines of `metrics.jsonl`."""
     eval_every: Positive = 100

@@ -40,11 +40,13 @@ def start(job: Job, config: ModelConfig, steps: int) -> tuple[Decoder, Compute, 
     """A new model on its device, how it computes, and the learning rate's course."""
     from luthier.model.decoder import Decoder, initialise
     from luthier.optim.schedule import lr_scale
+    from luthier.stages.attention import choose_attention
     from luthier.stages.training import settle_compute
 
     settings, optim = job.recipe.pretrain, job.recipe.optim
-    compute = settle_compute(job, settings, steps * settings.global_batch_tokens, config.n_layers)
-    model = Decoder(config, compute.dtype)
+    attention = partial(choose_attention, job=job, settings=settings, config=config, documents=settings.document_mask)
+    compute = settle_compute(job, settings, steps * settings.global_batch_tokens, config.n_layers, attention)
+    model = Decoder(config, compute.dtype, compute.attention)
     initialise(model, job.recipe.run.seed)
     model.to(compute.device)
     course = partial(

@@ -41,6 +41,7 @@ def _run(job: Job) -> Outcome:
     from luthier.optim.schedule import lr_scale
     from luthier.pack.conversations import ConversationRows, pack_conversations
     from luthier.plan.horizon import rows_per_step
+    from luthier.stages.attention import choose_attention
     from luthier.stages.recorder import Training
     from luthier.stages.training import final_checkpoint, run_training, settle_compute
     from luthier.tasks.build import build_conversations
@@ -73,8 +74,9 @@ def _run(job: Job) -> Outcome:
     rows = rows_per_step(settings.global_batch_tokens, seq_len)
     steps = max(1, math.ceil(settings.epochs * train.n_rows / rows))
     model, _ = load_model(base)
-    compute = settle_compute(job, settings, steps * settings.global_batch_tokens, model.config.n_layers)
-    model.compute_dtype = compute.dtype
+    attention = partial(choose_attention, job=job, settings=settings, config=model.config, documents=True)
+    compute = settle_compute(job, settings, steps * settings.global_batch_tokens, model.config.n_layers, attention)
+    model.compute_dtype, model.attention = compute.dtype, compute.attention
     model.to(compute.device)
     engine = Engine(model, compute.device, None, model.config.max_seq_len)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,7 +31,9 @@ from luthier.train.randomness import seed_all
 from luthier.train.stopping import listening
 
 
-def settle_compute(job: Job, settings: TrainingSection, tokens: int, n_layers: int) -> Compute:
+def settle_compute(
+    job: Job, settings: TrainingSection, tokens: int, n_layers: int, attention: Callable[[Compute], str] | None = None
+) -> Compute:
     """Decide where and how to compute, once: a resumed stage takes what the first attempt recorded."""
     path = job.directory / "compute.json"
     recorded = wait_for(lambda: read_json(path), path) if follows() else read_json(path)
@@ -41,6 +44,8 @@ def settle_compute(job: Job, settings: TrainingSection, tokens: int, n_layers: i
         if compute.compiled and settings.compile == "auto" and (reason := _why_not_compile(job, compute)):
             job.progress.warn(f"{job.directory.parent.name}: not compiled: {reason}")
             compute = replace(compute, compiled=False)
+        if attention is not None:
+            compute = replace(compute, attention=attention(compute))
         write_json(path, compute.as_dict())
     take_device(compute.device)
     torch.set_num_threads(compute.threads)

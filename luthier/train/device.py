@@ -32,6 +32,8 @@ class Compute:
     precision: str
     compiled: bool
     threads: int
+    attention: str = "auto"
+    """The back end that attention trains with."""
 
     @property
     def dtype(self) -> torch.dtype:

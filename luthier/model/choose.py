@@ -1,0 +1,122 @@
+"""Which attention is fastest here and right. In: a shape, a device. Out: milliseconds of each back end, or why it cannot. Next: stages.
+
+A kernel that is installed may still die when it is used, or give wrong numbers: each back end is tried in a process of its own, its
+results and gradients compared with the definition's, and timed only then.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor
+
+from luthier.model.attend import AttentionMask, attend
+
+CANDIDATES = ("sdpa", "triton", "flex")
+"""What may be fastest on a GPU; of two that are as fast, the earlier is taken."""
+TOLERANCE = {"fp32": 1e-4, "bf16": 4e-2}
+"""Largest difference of outputs and gradients, as a share of their largest value."""
+AS_FAST = 1.05
+"""A back end is as fast as the fastest when it takes no longer than so many times as long."""
+CHECKED_LENGTH, TIMED_TOKENS, TIMES = 333, 16_384, 10
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What attention is tried on: a model's heads, a row's length, the type, whether rows hold several documents."""
+
+    heads: int
+    kv_heads: int
+    head_dim: int
+    length: int
+    precision: str
+    documents: bool
+    device: str
+
+
+def try_back_end(backend: str, trial: Trial, seconds: float = 300.0, command: Sequence[str] | None = None) -> float | str:
+    """Try one back end in a process of its own; return its forward and backward time, or what went wrong.
+
+    Units: milliseconds
+    """
+    asked = json.dumps({"backend": backend, **asdict(trial)})
+    command = command or [sys.executable, "-m", "luthier.model.choose", asked]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False)
+    except subprocess.TimeoutExpired:
+        return f"it took more than {seconds:.0f} s"
+    except OSError as error:
+        return f"it could not be started: {error}"
+    if done.returncode == 0:
+        return float(done.stdout.split()[-1])
+    last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+    return f"it died of signal {-done.returncode}" if done.returncode < 0 else last[:300]
+
+
+def fastest(tried: Mapping[str, float | str]) -> str | None:
+    """The first of the back ends that are about as fast as the fastest; `None` when none works."""
+    times = {name: found for name, found in tried.items() if not isinstance(found, str)}
+    return next((name for name, found in times.items() if found <= AS_FAST * min(times.values())), None)
+
+
+def draw(trial: Trial, rows: int, length: int) -> tuple[list[Tensor], AttentionMask]:
+    """Random queries, keys, values and the result's gradient, and a mask.
+
+    Shapes: four of (rows, heads, length, head_dim), keys and values with their own number of heads
+    """
+    chance = torch.Generator().manual_seed(1)
+    dtype = torch.bfloat16 if trial.precision == "bf16" else torch.float32
+    heads = (trial.heads, trial.kv_heads, trial.kv_heads, trial.heads)
+    drawn = [torch.randn(rows, length, h, trial.head_dim, generator=chance).transpose(1, 2).to(trial.device, dtype) for h in heads]
+    doc_ids = (torch.rand(rows, length, generator=chance) < 4 / length).long().cumsum(1).to(trial.device)
+    return drawn, AttentionMask(doc_ids=doc_ids if trial.documents else None)
+
+
+def step(inputs: Sequence[Tensor], mask: AttentionMask, backend: str) -> list[Tensor]:
+    """One forward and backward pass: the result and the gradients of queries, keys and values."""
+    q, k, v = (x.detach().requires_grad_() for x in inputs[:3])
+    out = attend(q, k, v, mask, backend)
+    return [out.detach(), *torch.autograd.grad(out, (q, k, v), inputs[3])]
+
+
+def largest_difference(backend: str, trial: Trial) -> float:
+    """How far a back end is from the definition in fp32, as a share of the largest value; not a number where it gave none."""
+    inputs, mask = draw(trial, 2, min(trial.length, CHECKED_LENGTH))
+    right = step([x.float() for x in inputs], mask, "naive")
+    found = step(inputs, mask, backend)
+    differences = torch.stack([(a.float() - b).abs().max() / b.abs().max() for a, b in zip(found, right, strict=True)])
+    return differences.max().item()
+
+
+def milliseconds(work: Callable[[], object], device: str, times: int = TIMES) -> float:
+    """The median time of a piece of work, after it has been done three times."""
+    wait = torch.cuda.synchronize if device == "cuda" else lambda: None
+    taken: list[float] = []
+    for i in range(3 + times):
+        wait()
+        begin = time.perf_counter()
+        work()
+        wait()
+        taken += [1e3 * (time.perf_counter() - begin)] if i >= 3 else []
+    return statistics.median(taken)
+
+
+def _main(asked: str) -> None:
+    fields = json.loads(asked)
+    backend, trial = fields.pop("backend"), Trial(**fields)
+    difference = largest_difference(backend, trial)
+    if not difference <= TOLERANCE[trial.precision]:
+        sys.exit(f"its results differ from the definition by {difference:.2g} of the largest, {TOLERANCE[trial.precision]:g} is allowed")
+    inputs, mask = draw(trial, max(1, TIMED_TOKENS // trial.length), trial.length)
+    sys.stdout.write(f"{milliseconds(lambda: step(inputs, mask, backend), trial.device)}\n")
+
+
+if __name__ == "__main__":
+    _main(sys.argv[1])
