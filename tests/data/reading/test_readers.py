@@ -78,7 +78,7 @@ def test_text_files_are_documents_titled_by_their_names(tmp_path: Path, read: Re
     os.mkfifo(folder / "pipe.txt")
     records, report = read(folder)
     assert records == [{"title": "a", "text": "alpha"}, {"title": "z", "text": "# zed"}]
-    assert report.dropped == {"unknown_type": 1, "binary_file": 1, "hidden_file": 1, "not_a_file": 1}
+    assert report.dropped == {"unknown_type": 1, "binary_file": 1, "hidden_file": 1, "not_a_file": 1, "empty_file": 1}
 
 
 def test_a_single_file_of_unknown_type_is_read_as_text(tmp_path: Path, read: Read) -> None:
