@@ -5,7 +5,7 @@ State is a flat dict of tensors, so that a checkpoint holds it without pickle.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 import torch
@@ -42,18 +42,31 @@ class AdamW:
         self._first = {name: torch.zeros_like(p) for name, p in self._parameters.items()}
         self._second = {name: torch.zeros_like(p) for name, p in self._parameters.items()}
         self._steps = 0
+        self._fused = can_fuse(self._parameters.values())
 
     @torch.no_grad()
     def step(self, lr_scale: float) -> None:
         self._steps += 1
-        lr = self._lr * lr_scale
+        for decay, names in self._groups().items():
+            weights = [self._parameters[name] for name in names]
+            gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in weights]
+            first, second = [self._first[name] for name in names], [self._second[name] for name in names]
+            update = self._update_fused if self._fused else self._update
+            update(list[Tensor](weights), gradients, first, second, self._lr * lr_scale, decay)
+
+    def _groups(self) -> dict[float, list[str]]:
+        """Names by weight decay: matrices have it, vectors do not."""
+        groups: dict[float, list[str]] = {}
+        for name, p in self._parameters.items():
+            groups.setdefault(self._weight_decay if p.ndim >= 2 else 0.0, []).append(name)
+        return groups
+
+    def _update(
+        self, weights: list[Tensor], gradients: list[Tensor], first: list[Tensor], second: list[Tensor], lr: float, decay: float
+    ) -> None:
+        """The algorithm line by line."""
         beta1, beta2 = self._betas
-        weights: list[Tensor] = list(self._parameters.values())
-        gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in weights]
-        first, second = list(self._first.values()), list(self._second.values())
-        decayed = [p for p in weights if p.ndim >= 2]
-        if self._weight_decay and decayed:
-            torch._foreach_mul_(decayed, 1.0 - lr * self._weight_decay)
+        torch._foreach_mul_(weights, 1.0 - lr * decay)
         torch._foreach_lerp_(first, gradients, 1.0 - beta1)
         torch._foreach_mul_(second, beta2)
         torch._foreach_addcmul_(second, gradients, gradients, 1.0 - beta2)
@@ -61,6 +74,13 @@ class AdamW:
         torch._foreach_div_(root, (1.0 - beta2**self._steps) ** 0.5)
         torch._foreach_add_(root, self._eps)
         torch._foreach_addcdiv_(weights, first, root, -lr / (1.0 - beta1**self._steps))
+
+    def _update_fused(
+        self, weights: list[Tensor], gradients: list[Tensor], first: list[Tensor], second: list[Tensor], lr: float, decay: float
+    ) -> None:
+        """The same in one pass over memory, by PyTorch's kernel."""
+        steps = [torch.tensor(float(self._steps), device=weights[0].device)] * len(weights)
+        fused_adamw(weights, gradients, first, second, steps, lr, self._betas, decay, self._eps)
 
     def state(self) -> dict[str, Tensor]:
         first = {f"adamw.first.{name}": value for name, value in self._first.items()}
@@ -73,6 +93,48 @@ class AdamW:
             self._first[name].copy_(state[f"adamw.first.{name}"])
             self._second[name].copy_(state[f"adamw.second.{name}"])
         self._steps = int(state["adamw.steps"])
+
+
+def fused_adamw(
+    weights: list[Tensor],
+    gradients: list[Tensor],
+    first: list[Tensor],
+    second: list[Tensor],
+    steps: list[Tensor],
+    lr: float,
+    betas: tuple[float, float],
+    weight_decay: float,
+    eps: float,
+) -> None:
+    """PyTorch's kernel, which has no name without an underscore that works on lists."""
+    torch._fused_adamw_(
+        weights,
+        gradients,
+        first,
+        second,
+        [],
+        steps,
+        lr=lr,
+        beta1=betas[0],
+        beta2=betas[1],
+        weight_decay=weight_decay,
+        eps=eps,
+        amsgrad=False,
+        maximize=False,
+    )
+
+
+def can_fuse(parameters: Iterable[Tensor]) -> bool:
+    """Whether PyTorch's fused AdamW takes parameters like these here."""
+    kinds = {(p.device, p.dtype) for p in parameters}
+    try:
+        for device, dtype in kinds:
+            one = [torch.zeros(1, device=device, dtype=dtype) for _ in range(4)]
+            steps = [torch.ones((), device=device)]
+            fused_adamw(one[:1], one[1:2], one[2:3], one[3:], steps, 0.1, (0.9, 0.9), 0.0, 1e-8)
+    except (AttributeError, NotImplementedError, RuntimeError, TypeError):  # a device or a torch without it
+        return False
+    return len(kinds) == 1
 
 
 class Muon:

@@ -19,9 +19,12 @@ def parameters(seed: int = 0) -> dict[str, nn.Parameter]:
     return {name: nn.Parameter(torch.randn(shape, generator=generator)) for name, shape in shapes.items()}
 
 
-def test_adamw_equals_torch_over_fifty_steps() -> None:
+@pytest.mark.parametrize("fused", [False, True])
+def test_adamw_equals_torch_over_fifty_steps(fused: bool) -> None:
     ours, theirs = parameters(), parameters()
     optimizer = AdamW(ours, 1e-2, (0.9, 0.95), 1e-8, 0.1)
+    assert optimizer._fused
+    optimizer._fused = fused
     matrices, vectors = [theirs["a"], theirs["c"]], [theirs["b"]]
     reference = torch.optim.AdamW([{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}], 1e-2, (0.9, 0.95))
     for step in range(50):
@@ -38,6 +41,16 @@ def test_adamw_equals_torch_over_fifty_steps() -> None:
         torch.testing.assert_close(ours[name], theirs[name], atol=1e-6, rtol=1e-5)
 
 
+def test_what_cannot_be_fused_is_updated_line_by_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(torch, "_fused_adamw_")
+    weights = parameters()
+    optimizer = AdamW(weights, 1e-2, (0.9, 0.95), 1e-8, 0.1)
+    before = weights["a"].detach().clone()
+    weights["a"].grad = torch.ones_like(weights["a"])
+    optimizer.step(1.0)
+    assert not optimizer._fused and not torch.equal(weights["a"], before)
+
+
 def test_muon_equals_torch() -> None:
     generator = torch.Generator().manual_seed(0)
     start = {"w": torch.randn(16, 24, generator=generator), "v": torch.randn(32, 8, generator=generator)}
@@ -45,7 +58,7 @@ def test_muon_equals_torch() -> None:
     theirs = [nn.Parameter(value.clone()) for value in start.values()]
     optimizer = Muon(ours, 0.01, 0.1)
     reference = torch.optim.Muon(theirs, lr=0.01, weight_decay=0.1, momentum=0.95, nesterov=True, adjust_lr_fn="match_rms_adamw")
-    for _ in range(10):
+    for _ in range(50):
         for mine, other in zip(ours.values(), theirs, strict=True):
             mine.grad = torch.randn(mine.shape, generator=generator)
             other.grad = mine.grad.clone()
