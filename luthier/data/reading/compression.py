@@ -18,6 +18,7 @@ BOMB_FLOOR = 2**26
 BOMB_RATIO = 250
 _XZ_MEMORY = 2**28
 _OUTPUT = 2**20
+_CHUNK = 2**17
 
 
 class _Codec(NamedTuple):
@@ -44,7 +45,20 @@ def _codec(suffix: str) -> _Codec:
 
 
 def decompressed(chunks: Iterable[bytes], suffix: str, report: SourceReport) -> Iterator[bytes]:
-    """Decompress chunks of any size, all members, as far as they are whole."""
+    """Decompress chunks of any size, all members, as far as they are whole; chunks come out that are not too small."""
+    held: list[bytes] = []
+    size = 0
+    for out in _decompressed(chunks, suffix, report):
+        held.append(out)
+        size += len(out)
+        if size >= _CHUNK:
+            yield b"".join(held)
+            held, size = [], 0
+    if held:
+        yield b"".join(held)
+
+
+def _decompressed(chunks: Iterable[bytes], suffix: str, report: SourceReport) -> Iterator[bytes]:
     codec = _codec(suffix)
     decoder = codec.make()
     taken = given = 0

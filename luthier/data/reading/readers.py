@@ -12,6 +12,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, cast
 
+import orjson
+
 from luthier.data.reading.formats import CSV, HTML, JSON, JSON_LINES, PARQUET, title_of
 from luthier.data.reading.html import html_records
 from luthier.data.reading.streams import LINE_CAP, UnreadableFile, as_utf8, blocks, decode, lines
@@ -57,13 +59,23 @@ def json_lines(rows: Iterable[tuple[int, bytes]], report: SourceReport) -> Itera
     """Read one record from each line; a line comes with its offset."""
     for offset, row in rows:
         if not row.isspace():
-            value = _parse(decode(row, report, offset), report, offset)
+            value = _parse(row, report, offset)
             if value is not None and (record := _as_record(value[0], report, offset)) is not None:
                 yield record
 
 
-def _parse(text: str, report: SourceReport, offset: int = 0) -> tuple[Any] | None:
-    """Parse JSON into a 1-tuple (so that null is a value), or count it as broken."""
+def _parse(data: bytes, report: SourceReport, offset: int = 0) -> tuple[Any] | None:
+    """Parse JSON into a 1-tuple (so that null is a value), or count it as broken.
+
+    What the fast parser refuses, such as NaN, half a surrogate pair or invalid UTF-8, the standard one gets to see.
+    """
+    try:
+        return (orjson.loads(data),)
+    except orjson.JSONDecodeError:
+        return _parse_patiently(decode(data, report, offset), report, offset)
+
+
+def _parse_patiently(text: str, report: SourceReport, offset: int) -> tuple[Any] | None:
     try:
         value = json.loads(text)
         if "\\u" in text and _SURROGATE.search(plain := json.dumps(value, ensure_ascii=False)):
@@ -95,7 +107,7 @@ def _json_file(chunks: Iterable[bytes], report: SourceReport) -> Iterator[Record
     if len(first_line) < len(data.strip()) and _is_json(first_line):
         yield from json_lines(lines((bytes(data),), report), report)
         return
-    if not (parsed := _parse(decode(bytes(data), report), report)):
+    if not (parsed := _parse(bytes(data), report)):
         return
     for value in _unfold(parsed[0]):
         if (record := _as_record(value, report)) is not None:

@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 from luthier.data.reading import streams
 from luthier.data.reading.compression import decompressed
 from luthier.data.reading.formats import kind_of
-from luthier.data.reading.streams import blocks, lines
+from luthier.data.reading.readers import _parse_patiently, json_lines
+from luthier.data.reading.streams import blocks, decode, lines
 from luthier.data.report import SourceReport
 from luthier.errors import DataError
 
@@ -108,6 +109,28 @@ def test_invalid_bytes_are_replaced_and_counted(tmp_path: Path, read: Read) -> N
 def test_utf16_without_a_mark_is_binary(tmp_path: Path, read: Read) -> None:
     (tmp_path / "f.txt").write_bytes("plain".encode("utf-16-le"))
     assert read(tmp_path / "f.txt")[1].dropped == {"binary_file": 1}
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(st.dictionaries(st.text(), JSON_VALUES, max_size=4), st.booleans())
+def test_both_parsers_give_the_same(value: dict[str, Any], ascii_only: bool) -> None:
+    row = json.dumps(value, ensure_ascii=ascii_only).encode("utf-8", "surrogatepass")
+    (record,) = json_lines([(0, row)], SourceReport("x"))
+    patient = _parse_patiently(decode(row, SourceReport("x")), SourceReport("x"), 0)
+    assert patient is not None and repr(record) == repr(patient[0])
+
+
+@given(st.binary(min_size=1, max_size=30))
+def test_any_bytes_are_a_record_or_counted(row: bytes) -> None:
+    report = SourceReport("x")
+    given = len(list(json_lines([(0, row)], report)))
+    assert given + report.dropped.total() == (0 if row.isspace() else 1)
 
 
 def test_broken_lines_do_not_end_a_file(tmp_path: Path, read: Read) -> None:
