@@ -82,7 +82,7 @@ def show(manifest: dict[str, Any]) -> None:
             _table([title, *names], rows)
     places = [(source["name"], place) for source in manifest["sources"] for place in source.get("places", [])]
     for name, place in places[:20]:
-        print(f"corrupt: {name}: {place}")
+        print(f"corrupt: {name}: {place['reason']} in {place['file']} at {place['offset']:,}")
     if len(places) > 20:
         print(f"corrupt: {len(places) - 20} more in manifest.json")
     if limit := manifest["mix"]["limited_by"]:

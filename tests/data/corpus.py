@@ -16,9 +16,8 @@ PLACES = ["behind the mill", "near the old harbour", "in the long valley", "unde
 
 def sentence(rng: random.Random) -> str:
     one, other, third = rng.sample(NOUNS, 3)
-    return (
-        f"The {one} {rng.choice(VERBS)} the {other} {rng.choice(PLACES)}, and a {third} {rng.choice(VERBS)} number {rng.randrange(10**6)}."
-    )
+    first = f"The {one} {rng.choice(VERBS)} number {rng.randrange(10**6)} {rng.choice(PLACES)}"
+    return f"{first}, and {rng.randrange(10**6)} times a {other} {rng.choice(VERBS)} the {third}."
 
 
 def story(seed: str, sentences: int = 12) -> str:

@@ -79,7 +79,10 @@ def test_little_is_done_in_this_process(tmp_path: Path) -> None:
 
 
 def test_a_killed_worker_is_named(tmp_path: Path) -> None:
-    with Workers(2, worth=0) as engine, pytest.raises(HardwareFailure, match=r"3\.txt: .* ended by SIGKILL, .* memory ran out\n.*--workers 1"):
+    with (
+        Workers(2, worth=0) as engine,
+        pytest.raises(HardwareFailure, match=r"3\.txt: .* ended by SIGKILL, .* memory ran out\n.*--workers 1"),
+    ):
         engine.run(square, tasks(tmp_path, n3="killed"))
 
 
