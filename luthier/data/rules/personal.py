@@ -15,17 +15,21 @@ from luthier.config.data import Personal
 
 PLACEHOLDERS: dict[Personal, str] = {"email": "<email>", "phone": "<phone>", "ip": "<ip>"}
 
+_ALL = tuple(PLACEHOLDERS.values())
 _LOCAL = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._%+-"
 _LONGEST_LOCAL, _LONGEST_DOMAIN = 64, 255
+_APART = "".join(f"(?<!{placeholder})" for placeholder in _ALL)
+_NO_MORE = f"(?!{'|'.join(_ALL)})"
+"""What touches a placeholder stays: it did not stand alone before either."""
 _DOMAIN = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.){1,8}[A-Za-z]{2,24}(?![A-Za-z0-9])", re.ASCII)
-_IPV4 = re.compile(r"(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?![\w-]|\.\d)")
-_IPV6 = re.compile(r"(?<![\w:.])[23][0-9A-Fa-f]{3}:[0-9A-Fa-f:]{1,35}(?![\w:])")
+_IPV4 = re.compile(rf"(?<![\w.]){_APART}\d{{1,3}}(?:\.\d{{1,3}}){{3}}(?![\w-]|\.\d){_NO_MORE}")
+_IPV6 = re.compile(rf"(?<![\w:.]){_APART}[23][0-9A-Fa-f]{{3}}:[0-9A-Fa-f:]{{1,35}}(?![\w:]){_NO_MORE}")
 _PHONE = re.compile(
-    r"(?<![\w.+/-])(?:"
+    rf"(?<![\w.+/-]){_APART}(?:"
     r"\+\d(?:[ .()/-]{0,2}\d){7,14}"  # with the country's code
     r"|(?:1[ .-])?(?:\(\d{3}\) ?|\d{3}[ .-])\d{3}[ .-]\d{4}"  # North America
     r"|\(?0\d{2,4}\)?[ /-]\d{3,4}[ -]?\d{3,4}"  # others, with the leading zero
-    r")(?![\w/-]|\.\d)"
+    rf")(?![\w/-]|\.\d){_NO_MORE}"
 )
 
 
@@ -45,8 +49,10 @@ def _mask_emails(text: str) -> tuple[str, int]:
     pieces: list[str] = []
     while at >= 0:
         before = text[max(done, at - _LONGEST_LOCAL - 1) : at]
-        local = before[len(before.rstrip(_LOCAL)) :].lstrip(".%+-")
-        domain = _DOMAIN.match(text, at + 1, at + 1 + _LONGEST_DOMAIN) if 0 < len(local) <= _LONGEST_LOCAL else None
+        rest = before.rstrip(_LOCAL)
+        local = before[len(rest) :].lstrip(".%+-")
+        possible = 0 < len(local) <= _LONGEST_LOCAL and not rest.endswith(_ALL)
+        domain = _DOMAIN.match(text, at + 1, at + 1 + _LONGEST_DOMAIN) if possible else None
         if domain:
             pieces += [text[done : at - len(local)], PLACEHOLDERS["email"]]
             done = domain.end()
