@@ -17,7 +17,6 @@ from luthier.runs.files import atomic_file
 
 _GROUP_BYTES = 4 * 2**20
 _GROUP_ROWS = 8192
-_FOREIGN_ROWS = 256
 _OUR_ROWS = 512
 
 
@@ -189,18 +188,6 @@ def text_buffers(array: Any) -> Texts:
         return Texts(np.empty(0, np.uint8), np.empty(0, np.int64), np.empty(0, np.int64))
     some = np.frombuffer(borders, np.int64 if wide else np.int32)[array.offset : array.offset + len(array) + 1].astype(np.int64)
     return Texts(np.empty(0, np.uint8) if data is None else np.frombuffer(data, np.uint8), some[:-1], some[1:])
-
-
-def foreign_rows(file: IO[bytes]) -> Iterator[tuple[dict[str, Any], float]]:
-    """Read the rows of any Parquet file, each with its share of the whole.
-
-    Raises: DamagedParquet
-    """
-    share: float | None = None
-    for table, batch in _batches(file, _FOREIGN_ROWS, None):
-        share = share or 1 / max(int(table.metadata.num_rows), 1)
-        for row in batch.to_pylist():
-            yield row, share
 
 
 def _not_readable(path: Path, error: Exception) -> DataError:

@@ -46,7 +46,7 @@ def list_files(path: str, report: SourceReport) -> list[Found]:
         found, single = list_remote(path)
         suffix = _has_suffix(path)
         files = [Found(printable(file.name), file.place, file.size, single or suffix, file.digest, file.stamp) for file in found]
-        hidden = [file for file in files if any(part.startswith(".") for part in PurePosixPath(file.name).parts)]
+        hidden = {file for file in files if any(part.startswith(".") for part in PurePosixPath(file.name).parts)}
         report.dropped.update({"hidden_file": len(hidden)} if hidden else {})
         return [file for file in files if file not in hidden]
     expanded = os.path.expanduser(path)
