@@ -3,7 +3,8 @@
 The documents are those of `--text`, or generated ones; behind them stand copies, some exact, some with words replaced, whose true Jaccard
 similarity is computed here. All take 14 bands of 8 hashes over word 5-grams. The peers come from PyPI into an environment of their own.
 datatrove takes the first `--few` documents only, as it needs minutes for all; its speed counts by its own bytes. A peer that does not
-install or does not run is left out and said so; text-dedup is not asked: its versions that work need what contradicts the others.
+install or does not run is left out and said so. text-dedup is not asked: 0.4.1 needs Python 3.12, and 0.4.0 pins a urllib3 that datatrove's
+packages exclude.
 
     python benchmarks/data_near.py [--text FILE_OR_FOLDER] [--documents 25500] [--few 2500] [--rounds 3] [--json]
 """
@@ -223,7 +224,7 @@ def speed_rows(bench: Bench) -> list[dict[str, Any]]:
 def recall_rows(bench: Bench, planted: list[Planted], relatives: Relatives) -> list[dict[str, Any]]:
     """Of each class of planted pairs: how many are found, and whether of each a duplicate is left."""
     rows = []
-    shares: dict[str, dict[str, float]] = {}
+    shares: dict[str, dict[str, tuple[float, int]]] = {}
     lost: dict[str, int] = {}
     for (who, _), results in bench.found.items():
         dropped, count = set(results[-1]["dropped"]), results[-1]["documents"]
@@ -231,14 +232,16 @@ def recall_rows(bench: Bench, planted: list[Planted], relatives: Relatives) -> l
         for kind in CLASSES:
             gone = [pair.first in dropped or pair.second in dropped for pair in seen if pair.kind == kind]
             if gone:
-                shares.setdefault(kind, {})[who] = sum(gone) / len(gone)
+                shares.setdefault(kind, {})[who] = sum(gone) / len(gone), len(gone)
         both = [pair for pair in seen if pair.first in dropped and pair.second in dropped]
         lost[who] = sum(not relatives.any_kept(pair, dropped, count) for pair in both[:MOST_LOST])
     for kind, by in shares.items():
-        name = f"{'found' if kind in RECALL_GOALS else 'dropped'}, Jaccard {kind} ({sum(pair.kind == kind for pair in planted)} pairs)"
+        name = f"{'found' if kind in RECALL_GOALS else 'dropped'}, Jaccard {kind}"
+        ours, pairs = by["ours"]
         below = kind not in RECALL_GOALS
-        rows.append(row(name, "share", by["ours"], None, None, 0.0 if below else RECALL_GOALS[kind], below))
-        rows += [row(name, "share", by["ours"], who, share, None, below) for who, share in by.items() if who != "ours"]
+        rows.append(row(f"{name} ({pairs} pairs)", "share", ours, None, None, 0.0 if below else RECALL_GOALS[kind], below))
+        others = [(who, *result) for who, result in by.items() if who != "ours"]
+        rows += [row(f"{name} (peer: {count} pairs)", "share", ours, who, share, None, below) for who, share, count in others]
     name = "pairs of which no duplicate is left"
     rows.append(row(name, "pairs", lost["ours"], None, None, 0, True))
     rows += [row(name, "pairs", lost["ours"], who, count, None, True) for who, count in lost.items() if who != "ours"]

@@ -111,7 +111,7 @@ def gaoya(threads: int) -> Callable[[Documents], list[bool]]:
     def work(documents: Documents) -> list[bool]:
         index = MinHashStringIndex(32, THRESHOLD, BANDS, ROWS, None, "word", True, (NGRAM, NGRAM))
         index.par_bulk_insert_docs(list(range(len(documents))), documents)
-        return [not any(int(other) < number for other in index.query(document)) for number, document in enumerate(documents)]
+        return [not any(int(other) < number for other in met) for number, met in enumerate(index.par_bulk_query(documents))]
 
     return work
 
