@@ -86,7 +86,7 @@ def _unread(intake: Intake) -> DataError:
     reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(dropped.items())) or "nothing was dropped"
     return DataError(
         f"{where}: no readable document ({reasons})",
-        fix="give .txt, .md, .jsonl, .json, .csv or .parquet files with text in them (also .gz and .zst)",
+        fix="give .txt, .md, .html, .jsonl, .json, .csv or .parquet files with text in them (also .gz, .zst, .bz2, .xz, .zip, .tar)",
     )
 
 
