@@ -76,7 +76,7 @@ def test_flops_equal_torch_counter() -> None:
 
     config = shape(d_model=64, n_layers=2, d_ff=96, vocab_size=128, max_seq_len=128)
     model = Decoder(config)
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
+    with FlopCounterMode(display=False) as counter:
         model.logits(model(torch.zeros(1, 128, dtype=torch.int64)))
     parts = forward_flops_per_token(config, 128)
     # one block of 128 queries is computed square; we count its visible half
