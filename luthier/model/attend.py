@@ -87,11 +87,11 @@ def naive(q: Tensor, k: Tensor, v: Tensor, mask: AttentionMask = CAUSAL) -> Tens
     """
     groups, wide = q.shape[1] // k.shape[1], torch.promote_types(q.dtype, torch.float32)
     k, v = (x.to(wide).repeat_interleave(groups, dim=1) for x in (k, v))  # (B, H, S, E)
-    queries, keys = _positions(q, k)
     scores = q.to(wide) @ k.mT * q.shape[3] ** -0.5  # (B, H, T, S)
+    queries, keys = range(k.shape[2] - q.shape[2], k.shape[2]), range(k.shape[2])
     if mask.slopes is not None:
         scores = scores + _bias(mask.slopes, queries, keys)
-    weights = torch.softmax(scores.masked_fill(~_visible(mask, queries, keys), float("-inf")), dim=-1)
+    weights = torch.softmax(scores.masked_fill(~_visible(mask, queries, keys, q.device), float("-inf")), dim=-1)
     return (weights @ v).to(q.dtype)  # (B, H, T, E)
 
 
@@ -100,19 +100,18 @@ def blocked(q: Tensor, k: Tensor, v: Tensor, mask: AttentionMask = CAUSAL) -> Te
     groups = q.shape[1] // k.shape[1]
     k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)  # (B, H, S, E)
     length, scale = q.shape[2], q.shape[3] ** -0.5
-    queries, keys = _positions(q, k)
     offset = k.shape[2] - length
     outputs: list[Tensor] = []
     for start in range(0, length, QUERY_BLOCK):
         end = min(start + QUERY_BLOCK, length)
         first = 0 if mask.window is None else max(0, offset + start - mask.window + 1)
-        seen = slice(first, offset + end)
-        scores = (q[:, :, start:end] @ k[:, :, seen].transpose(-1, -2)).float() * scale  # (B, H, block, seen)
+        queries, keys = range(offset + start, offset + end), range(first, offset + end)
+        scores = (q[:, :, start:end] @ k[:, :, first : keys.stop].transpose(-1, -2)).float() * scale  # (B, H, block, seen)
         if mask.slopes is not None:
-            scores = scores + _bias(mask.slopes, queries[start:end], keys[seen])
-        hidden = ~_visible(mask, queries[start:end], keys[seen])
+            scores = scores + _bias(mask.slopes, queries, keys)
+        hidden = ~_visible(mask, queries, keys, q.device)
         weights = torch.softmax(scores.masked_fill(hidden, float("-inf")), dim=-1).to(v.dtype)
-        outputs.append(weights @ v[:, :, seen])  # (B, H, block, E)
+        outputs.append(weights @ v[:, :, first : keys.stop])  # (B, H, block, E)
     return torch.cat(outputs, dim=2)
 
 
@@ -124,8 +123,8 @@ def sdpa(q: Tensor, k: Tensor, v: Tensor, mask: AttentionMask = CAUSAL) -> Tenso
         mask = AttentionMask(None, mask.slopes, None if mask.doc_ids is None else mask.doc_ids[:, -mask.window :])
     if mask.plain and q.shape[2] in (1, k.shape[2]):
         return F.scaled_dot_product_attention(q, k, v, is_causal=q.shape[2] > 1, enable_gqa=grouped)
-    queries, keys = _positions(q, k)
-    seen = _visible(mask, queries, keys)
+    queries, keys = range(k.shape[2] - q.shape[2], k.shape[2]), range(k.shape[2])
+    seen = _visible(mask, queries, keys, q.device)
     if mask.slopes is not None:
         seen = _bias(mask.slopes, queries, keys).masked_fill(~seen, float("-inf")).to(q.dtype)  # (1 or B, H, T, S)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=seen, enable_gqa=grouped)
@@ -143,22 +142,24 @@ def alibi_slopes(heads: int) -> Tensor:
     return torch.tensor([*first, *between][:heads])
 
 
-def _positions(q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-    """Where queries and keys stand: (T,), (S,)."""
-    keys = torch.arange(k.shape[2], device=q.device)
-    return keys[k.shape[2] - q.shape[2] :], keys
+def _distances(queries: range, keys: range, device: torch.device) -> Tensor:
+    """How far each key stands before each query; negative where behind it: (T, S)."""
+    behind = torch.arange(queries.start, queries.stop, device=device)
+    return behind[:, None] - torch.arange(keys.start, keys.stop, device=device)[None, :]
 
 
-def _visible(mask: AttentionMask, queries: Tensor, keys: Tensor) -> Tensor:
+def _visible(mask: AttentionMask, queries: range, keys: range, device: torch.device) -> Tensor:
     """Which keys the queries at these positions may see: (T, S), or (B, 1, T, S) with documents."""
-    visible = queries[:, None] >= keys[None, :]
+    distances = _distances(queries, keys, device)
+    visible = distances >= 0
     if mask.window is not None:
-        visible = visible & (queries[:, None] - keys[None, :] < mask.window)
+        visible = visible & (distances < mask.window)
     if mask.doc_ids is not None:
-        visible = visible & (mask.doc_ids[:, None, queries, None] == mask.doc_ids[:, None, None, keys])
+        rows, columns = mask.doc_ids[:, queries.start : queries.stop], mask.doc_ids[:, keys.start : keys.stop]
+        visible = visible & (rows[:, None, :, None] == columns[:, None, None, :])
     return visible
 
 
-def _bias(slopes: Tensor, queries: Tensor, keys: Tensor) -> Tensor:
+def _bias(slopes: Tensor, queries: range, keys: range) -> Tensor:
     """ALiBi's share of the scores: (H, T, S)."""
-    return slopes[:, None, None] * (keys[None, :] - queries[:, None])
+    return slopes[:, None, None] * -_distances(queries, keys, slopes.device)

@@ -47,8 +47,11 @@ class Tiles:
     key_gradient: Tile
 
 
-def tiles(head_dim: int, bytes_per_value: int) -> Tiles:
-    """The tiles for a width of heads; fixed, so that the same inputs give the same bits."""
+def tiles(head_dim: int, bytes_per_value: int, roomy: bool = True) -> Tiles:
+    """The tiles for a width of heads; fixed, so that the same inputs give the same bits on one kind of device.
+
+    None but those for `roomy` devices need more than 99 KiB of shared memory.
+    """
     if bytes_per_value == 4:  # exact products, so no tensor cores
         if head_dim <= 64:
             return Tiles(Tile(32, 32, 4, 2), Tile(32, 32, 8, 1), Tile(32, 32, 4, 1))
@@ -57,9 +60,21 @@ def tiles(head_dim: int, bytes_per_value: int) -> Tiles:
         return Tiles(Tile(16, 16, 8, 1), Tile(16, 16, 8, 1), Tile(16, 32, 8, 1))
     if head_dim <= 64:
         return Tiles(Tile(128, 64, 4, 3), Tile(128, 64, 8, 3), Tile(64, 128, 8, 3))
+    if head_dim <= 128 and not roomy:
+        return Tiles(Tile(64, 64, 4, 2), Tile(64, 64, 4, 2), Tile(64, 64, 8, 2))
     if head_dim <= 128:
         return Tiles(Tile(128, 128, 8, 2), Tile(128, 64, 8, 2), Tile(64, 128, 8, 2))
-    return Tiles(Tile(64, 32, 8, 2), Tile(64, 32, 8, 1), Tile(32, 64, 8, 1))
+    return Tiles(Tile(64, 32, 8, 2), Tile(64, 32, 8, 1), Tile(32, 64 if roomy else 32, 8, 1))
+
+
+def _tiles_for(q: Tensor) -> Tiles:
+    return tiles(q.shape[3], q.element_size(), _roomy(q.device))
+
+
+@torch.compiler.assume_constant_result
+def _roomy(device: torch.device) -> bool:
+    """Whether a block gets 160 KiB of shared memory. Source: CUDA C++ programming guide, table of compute capabilities."""
+    return device.type != "cuda" or torch.cuda.get_device_capability(device) in ((8, 0), (9, 0), (10, 0), (10, 3))
 
 
 def why_not_here(device: str) -> str | None:
@@ -87,7 +102,7 @@ def flash_attention(
     first_key = last_query = None
     if doc_ids is not None:
         doc_ids = doc_ids.to(torch.int32).contiguous()
-        shape = tiles(q.shape[3], q.element_size())
+        shape = _tiles_for(q)
         first_key, last_query = document_bounds(doc_ids, q.shape[2], shape.forward.m, shape.key_gradient.n)
     return _forward(q, k, v, doc_ids, slopes, first_key, last_query, window or 0)[0]
 
@@ -178,7 +193,7 @@ def _forward(
 
     q, k, v = _rows(q), _rows(k), _rows(v)
     out, log_norm = _heads_like(q), q.new_empty(q.shape[:3], dtype=torch.float32)
-    tile = tiles(q.shape[3], q.element_size()).forward
+    tile = _tiles_for(q).forward
     pointers = (q, k, v, out, log_norm, doc_ids, slopes, first_key)
     _launch(forward_kernel, _programs(q, tile.m), pointers, _numbers(q, k, v, window), _constants(q, doc_ids, slopes, window, tile))
     return out, log_norm
@@ -203,7 +218,7 @@ def _backward(
     q, k, v = _rows(q), _rows(k), _rows(v)
     d_out, out = (x.transpose(1, 2).contiguous() for x in (d_out, out))  # (B, T, H, E)
     dq, dk, dv, delta = _heads_like(q), _heads_like(k), _heads_like(v), torch.empty_like(log_norm)
-    tile, numbers = tiles(q.shape[3], q.element_size()), (*_numbers(q, k, v, window), 1 / math.sqrt(q.shape[3]))
+    tile, numbers = _tiles_for(q), (*_numbers(q, k, v, window), 1 / math.sqrt(q.shape[3]))
     constants = _constants(q, doc_ids, slopes, window, tile.query_gradient)
     pointers = (q, k, v, out, d_out, log_norm, delta, dq, doc_ids, slopes, first_key)
     _launch(query_gradient_kernel, _programs(q, tile.query_gradient.m), pointers, numbers, constants)

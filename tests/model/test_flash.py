@@ -53,9 +53,23 @@ def test_tiles_that_documents_leave_out_hold_nothing_visible(rising: bool) -> No
 
 @pytest.mark.parametrize("head_dim", [16, 64, 96, 128, 256])
 @pytest.mark.parametrize("bytes_per_value", [2, 4])
-def test_tiles_suit_triton(head_dim: int, bytes_per_value: int) -> None:
+@pytest.mark.parametrize("roomy", [True, False])
+def test_tiles_suit_triton(head_dim: int, bytes_per_value: int, roomy: bool) -> None:
     """Sides are powers of two from 16; both kernels over queries share what documents' bounds are made for."""
-    chosen = tiles(head_dim, bytes_per_value)
+    chosen = tiles(head_dim, bytes_per_value, roomy)
     for tile in (chosen.forward, chosen.query_gradient, chosen.key_gradient):
         assert all(side >= 16 and side & (side - 1) == 0 for side in (tile.m, tile.n))
     assert chosen.forward.m == chosen.query_gradient.m
+
+
+@without_triton
+@pytest.mark.slow
+@pytest.mark.parametrize("capability", [86, 90])
+def test_the_kernels_compile_for_gpus_that_are_not_here(capability: int) -> None:
+    """And need no more shared memory than a block gets there."""
+    environment = {**os.environ, "TRITON_INTERPRET": "0"}
+    command = [sys.executable, "-m", "tests.model.compiled_flash", str(capability)]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    needed = [int(line) for line in done.stdout.split()]
+    assert len(needed) == 27 and max(needed) <= {86: 99, 90: 227}[capability] * 1024
