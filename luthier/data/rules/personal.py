@@ -22,15 +22,21 @@ _APART = "".join(f"(?<!{placeholder})" for placeholder in _ALL)
 _NO_MORE = f"(?!{'|'.join(_ALL)})"
 """What touches a placeholder stays: it did not stand alone before either."""
 _DOMAIN = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.){1,8}[A-Za-z]{2,24}(?![A-Za-z0-9])", re.ASCII)
-_IPV4 = re.compile(rf"(?<![\w.]){_APART}\d{{1,3}}(?:\.\d{{1,3}}){{3}}(?![\w-]|\.\d){_NO_MORE}")
+_IPV4 = re.compile(rf"(?<![\w.]){_APART}[0-9]{{1,3}}(?:\.[0-9]{{1,3}}){{3}}(?![\w-]|\.[0-9]){_NO_MORE}")
 _IPV6 = re.compile(rf"(?<![\w:.]){_APART}[23][0-9A-Fa-f]{{3}}:[0-9A-Fa-f:]{{1,35}}(?![\w:]){_NO_MORE}")
 _PHONE = re.compile(
     rf"(?<![\w.+/-]){_APART}(?:"
-    r"\+\d(?:[ .()/-]{0,2}\d){7,14}"  # with the country's code
-    r"|(?:1[ .-])?(?:\(\d{3}\) ?|\d{3}[ .-])\d{3}[ .-]\d{4}"  # North America
-    r"|\(?0\d{2,4}\)?[ /-]\d{3,4}[ -]?\d{3,4}"  # others, with the leading zero
-    rf")(?![\w/-]|\.\d){_NO_MORE}"
+    r"\+[0-9](?:[ .()/-]{0,2}[0-9]){7,14}"  # with the country's code
+    r"|(?:1[ .-])?(?:\([0-9]{3}\) ?|[0-9]{3}[ .-])[0-9]{3}[ .-][0-9]{4}"  # North America
+    r"|\(?0[0-9]{2,4}\)?[ /-][0-9]{3,4}[ -]?[0-9]{3,4}"  # others, with the leading zero
+    rf")(?![\w/-]|\.[0-9]){_NO_MORE}"
 )
+
+# Quick looks at a text's outline: digits as 0, full stops and plus signs as they are, other separators as hyphens, all else as x.
+_OUTLINE = bytes(48 if 48 <= c < 58 else c if c in b".+" else 45 if c in b" ()/-" else 120 for c in range(256))
+_PHONE_OUTLINES = (b"000-000", b"000.000", b"000000", b"+0")
+_IPV4_OUTLINE = re.compile(rb"0\.0{1,3}\.0{1,3}\.0")
+_IPV6_OUTLINE = re.compile(r":[0-9A-Fa-f]{0,4}:")
 
 
 def mask_personal(text: str, kinds: Collection[Personal]) -> tuple[str, Counter[Personal]]:
@@ -62,15 +68,23 @@ def _mask_emails(text: str) -> tuple[str, int]:
 
 
 def _mask_phones(text: str) -> tuple[str, int]:
+    outline = _outline(text)
+    if not any(part in outline for part in _PHONE_OUTLINES):
+        return text, 0
     return _PHONE.subn(PLACEHOLDERS["phone"], text)
 
 
 def _mask_addresses(text: str) -> tuple[str, int]:
-    text, count = _mask_where(_IPV4, _belongs_to_somebody, text)
-    if "::" in text or text.count(":") >= 7:
+    count = more = 0
+    if _IPV4_OUTLINE.search(_outline(text)):
+        text, count = _mask_where(_IPV4, _belongs_to_somebody, text)
+    if _IPV6_OUTLINE.search(text):
         text, more = _mask_where(_IPV6, _belongs_to_somebody, text)
-        count += more
-    return text, count
+    return text, count + more
+
+
+def _outline(text: str) -> bytes:
+    return text.encode("utf-8", "replace").translate(_OUTLINE)
 
 
 def _mask_where(pattern: re.Pattern[str], holds: Callable[[str], bool], text: str) -> tuple[str, int]:

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from luthier.config.data import Personal
+from luthier.data.rules import personal
 from luthier.data.rules.personal import PLACEHOLDERS, mask_personal
 
 ALL: tuple[Personal, ...] = ("email", "phone", "ip")
@@ -44,6 +45,15 @@ def test_personal_data_is_masked(text: str, masked: str) -> None:
 )
 def test_what_is_no_personal_data_stays(text: str) -> None:
     assert mask_personal(text, ALL) == (text, Counter())
+
+
+@given(
+    st.lists(st.sampled_from(["0", "1", "55", "234", "030", "4567", " ", ".", "-", "(", ")", ") ", "/", "+", "+4", "a", ":"])).map("".join)
+)
+def test_the_quick_look_misses_nothing(text: str) -> None:
+    """What the pattern finds in a text is found whether or not another number is there to look at."""
+    assert personal._PHONE.subn("<phone>", text) == personal._mask_phones(text)
+    assert bool(personal._IPV4.search(text)) <= bool(personal._IPV4_OUTLINE.search(personal._outline(text)))
 
 
 def test_only_the_kinds_asked_for_are_masked_and_counted() -> None:
