@@ -132,6 +132,7 @@ def _settings(who: str, folder: str, steps: int) -> dict[str, Any]:
     if who == "ours":
         return {
             "folder": folder,
+            "vocab_size": VOCABULARY,
             "recipe": {**OUR_STORIES, "pretrain": {"steps": steps, "global_batch_tokens": ROWS * SEQ_LEN, "compile": "on"}},
         }
     return {**TEN_MILLION, "folder": folder, "seq_len": SEQ_LEN, "rows": ROWS, "steps": steps, "compiled": True, "bf16": True}
