@@ -11,16 +11,19 @@ from __future__ import annotations
 
 import argparse
 import base64
+import itertools
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from measuring import Bench, cache_folder, peers_python, quickstart_documents, read_documents, show
 from tokenizer_encoding import encoding_rows, other_rows
 from tokenizer_training import training_rows
 
 from luthier.config.schema import SourceConfig, TokenizerSection
-from luthier.data.shards import Document, ShardWriter
+from luthier.data.parquet import RowFile
+from luthier.data.shards import COLUMNS, describe_shard
 from luthier.runs.manifest import write_manifest
 from luthier.runs.progress import Progress, progress_for
 from luthier.tokenizer.train import train_tokenizer
@@ -28,22 +31,35 @@ from luthier.tokenizer.train import train_tokenizer
 PACKAGES = ("numpy", "pyarrow", "tiktoken", "tokenizers", "quicktok-v1", "gigatoken", "rustbpe", "bpeasy")
 ENTRIES = 32_000
 SPECIAL = 23
+HELD_OUT = 20
+SHARD_BYTES = 2**26
+
+
+def write_split(folder: Path, split: str, texts: list[str]) -> dict[str, Any]:
+    """Write texts as shards of some 64 MB; give the manifest's row."""
+    shards: list[dict[str, Any]] = []
+    while texts:
+        path = folder / f"{split}-{len(shards):05d}.parquet"
+        with RowFile(path, COLUMNS) as rows:
+            for number, text in enumerate(texts):
+                rows.write((str(number), "benchmark", "unknown", None, None, text), len(text.encode()))
+                if rows.size >= SHARD_BYTES:
+                    break
+        shards.append({**describe_shard(path), "bytes": rows.size, "documents": rows.rows})
+        texts = texts[rows.rows :]
+    return {**{key: sum(shard[key] for shard in shards) for key in ("documents", "bytes")}, "shards": shards}
 
 
 def prepare(folder: Path, documents: Iterator[str], size: int, progress: Progress) -> int:
     """Write document shards and a tokenizer trained on them; give the bytes of the training text."""
+    held_out, texts = list(itertools.islice(documents, HELD_OUT)), list[str]()
     taken = 0
-    with ShardWriter(folder, "train", 2**26) as train, ShardWriter(folder, "validation", 2**26) as validation:
-        texts: list[str] = []
-        for number, text in enumerate(documents):
-            if number < 20:
-                validation.write(Document(str(number), "benchmark", "unknown", text))
-                continue
-            taken += train.write(Document(str(number), "benchmark", "unknown", text))
-            texts.append(text)
-            if taken >= size:
-                break
-    splits = {"train": train.manifest(), "validation": validation.manifest()}
+    for text in documents:
+        texts.append(text)
+        taken += len(text.encode())
+        if taken >= size:
+            break
+    splits = {"train": write_split(folder, "train", texts), "validation": write_split(folder, "validation", held_out)}
     write_manifest(folder / "manifest.json", {"fingerprint": "0" * 64, "sources": [], "splits": splits})
     tokenizer = train_tokenizer(texts, TokenizerSection(vocab_size=ENTRIES + SPECIAL, pattern="gpt4"), progress, taken)
     tokenizer.save(folder / "tokenizer.json")
