@@ -158,9 +158,11 @@ def read_categories(path: Path, column: str) -> tuple[list[str], np.ndarray]:
     """
     try:
         with open(path, "rb") as file, _arrow_errors():
-            table: Any = pq.read_table(file, columns=[column], use_threads=False)
-            encoded: Any = table.column(column).combine_chunks().dictionary_encode()
-            return [str(name) for name in encoded.dictionary.to_pylist()], encoded.indices.to_numpy(zero_copy_only=False)
+            table: Any = pq.ParquetFile(file).read(columns=[column], use_threads=False)
+            names: dict[str, int] = {}
+            # Arrow's own way loads pandas, where there is one, which takes longer than this.
+            numbers = [names.setdefault(str(name), len(names)) for name in table.column(column).to_pylist()]
+            return list(names), np.array(numbers, np.int64)
     except (DamagedParquet, OSError) as error:
         raise _not_readable(path, error) from None
 
@@ -172,7 +174,7 @@ def read_numbers(path: Path, columns: Sequence[str]) -> list[np.ndarray]:
     """
     try:
         with open(path, "rb") as file, _arrow_errors():
-            table: Any = pq.read_table(file, columns=list(columns), use_threads=False)
+            table: Any = pq.ParquetFile(file).read(columns=list(columns), use_threads=False)
             return [table.column(name).to_numpy() for name in columns]
     except (DamagedParquet, OSError) as error:
         raise _not_readable(path, error) from None
