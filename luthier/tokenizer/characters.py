@@ -11,13 +11,13 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from luthier.config.schema import TokenizerSection
+from luthier.data.characters import N_CODE_POINTS
 from luthier.runs.progress import Progress
 from luthier.tokenizer.bpe import N_BYTES
 from luthier.tokenizer.parts import UNKNOWN_TEXT, Parts, Unknown, assemble, entries_left, no_text
 from luthier.tokenizer.patterns import well_formed
 from luthier.tokenizer.special import Layout
 
-_N_CODE_POINTS = 0x110000
 _MISSING = -1
 
 
@@ -52,7 +52,7 @@ class CharacterCodec:
         self._unknown: Unknown = parts.unknown
         self._unknown_rank = parts.n_ranks
         self._known = {character: N_BYTES + len(parts.merges) + i for i, character in enumerate(parts.extras)}
-        self._table = np.full(_N_CODE_POINTS, _MISSING, dtype=np.int32)
+        self._table = np.full(N_CODE_POINTS, _MISSING, dtype=np.int32)
         self._table[[ord(character) for character in self._known]] = list(self._known.values())
 
     def normalise(self, text: str) -> str:

@@ -11,14 +11,13 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-import regex
 from numba import int64, uint32, uint64
 
+from luthier.data.characters import N_CODE_POINTS, stretches
 from luthier.runs.compiling import call, kernel
 from luthier.tokenizer.patterns import PatternName, later_than_unicode_16
 
 OTHER, LETTER, NUMBER, SPACE, NEWLINE = np.uint8(0), np.uint8(1), np.uint8(2), np.uint8(3), np.uint8(4)
-N_CODE_POINTS = 0x110000
 GPT2, GPT4, DIGITS = 0, 1, 2
 PATTERN_NUMBERS: dict[PatternName, int] = {"gpt2": GPT2, "gpt4": GPT4, "digits": DIGITS}
 
@@ -32,11 +31,10 @@ def character_classes() -> np.ndarray:
 
     Shapes: (1114112,) uint8
     """
-    text = np.arange(N_CODE_POINTS, dtype="<u4").tobytes().decode("utf-32-le", "surrogatepass")
     classes = np.full(N_CODE_POINTS, OTHER)
     for expression, number in ((r"\p{L}+", LETTER), (r"\p{N}+", NUMBER), (r"\s+", SPACE), (r"[\r\n]+", NEWLINE)):
-        for match in regex.finditer(expression, text):
-            classes[match.start() : match.end()] = number
+        for stretch in stretches(expression):
+            classes[stretch] = number
     for first, last in later_than_unicode_16():
         classes[first : last + 1] = OTHER
     classes.setflags(write=False)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numba import int64, uint32, uint64
 
+from luthier.data.characters import N_CODE_POINTS
 from luthier.data.near import words
 from luthier.runs.compiling import kernel
 from luthier.runs.intrinsics import load_8, trailing_zeros
@@ -19,7 +20,6 @@ _WORD_SEED, _EMPTY_SEED = np.uint64(words.WORD_SEED), np.uint64(words.EMPTY_SEED
 _WORD_FACTOR, _ROLL_FACTOR = np.uint64(words.WORD_FACTOR), np.uint64(words.ROLL_FACTOR)
 _LAST_FACTOR, _BAND_FACTOR = np.uint64(words.LAST_FACTOR), np.uint64(words.BAND_FACTOR)
 _ALONE = np.uint32(words.ALONE)
-_N_CODE_POINTS = words.N_CODE_POINTS
 _LOW_7, _HIGH, _CASE = np.uint64(0x7F7F_7F7F_7F7F_7F7F), np.uint64(0x8080_8080_8080_8080), np.uint64(0x2020_2020_2020_2020)
 # Added to a byte below 0x80 these set its highest bit from `a`, from behind `z`, from `0` and from behind `9` on.
 _FROM_A, _BEHIND_Z = np.uint64(0x1F1F_1F1F_1F1F_1F1F), np.uint64(0x0505_0505_0505_0505)
@@ -72,7 +72,7 @@ def _entry(data: Any, at: Any, end: Any, table: Any) -> Any:
     point = first & uint32(0x7F >> length)
     for k in range(at + 1, at + length):
         point = uint32(point << uint32(6)) | (uint32(data[k]) & uint32(0x3F))
-    if point >= _N_CODE_POINTS:
+    if point >= N_CODE_POINTS:
         return uint32(0), int64(1)
     return table[point], int64(length)
 

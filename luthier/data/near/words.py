@@ -13,9 +13,9 @@ from functools import cache
 from typing import NamedTuple
 
 import numpy as np
-import regex
 
-N_CODE_POINTS = 0x110000
+from luthier.data.characters import N_CODE_POINTS, stretches
+
 ALONE = 0x8000_0000
 """Set in the table for a character that is a word of its own."""
 WORD_SEED, EMPTY_SEED = 0x9E37_79B9_7F4A_7C15, 0xA076_1D64_78BD_642F
@@ -35,17 +35,16 @@ def word_table() -> np.ndarray:
 
     Shapes: (1114112,) uint32
     """
-    text = np.arange(N_CODE_POINTS, dtype="<u4").tobytes().decode("utf-32-le", "surrogatepass")
     table = np.zeros(N_CODE_POINTS, np.uint32)
     numbers = np.arange(N_CODE_POINTS, dtype=np.uint32)
-    for match in regex.finditer(f"[{_WORD}]+", text):
-        table[match.start() : match.end()] = numbers[match.start() : match.end()]
-    for match in regex.finditer(r"[\p{Lu}\p{Lt}]", text):
-        lower = match.group().lower()
+    for stretch in stretches(f"[{_WORD}]+"):
+        table[stretch] = numbers[stretch]
+    for stretch in stretches(r"[\p{Lu}\p{Lt}]"):
+        lower = chr(stretch.start).lower()
         if len(lower) == 1:
-            table[match.start()] = ord(lower)
-    for match in regex.finditer(f"(?V1)[[{_WORD}]&&[{_ALONE}]]+", text):
-        table[match.start() : match.end()] |= np.uint32(ALONE)
+            table[stretch] = ord(lower)
+    for stretch in stretches(f"(?V1)[[{_WORD}]&&[{_ALONE}]]+"):
+        table[stretch] |= np.uint32(ALONE)
     table.setflags(write=False)
     return table
 

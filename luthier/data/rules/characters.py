@@ -8,11 +8,11 @@ from __future__ import annotations
 from functools import cache
 
 import numpy as np
-import regex
+
+from luthier.data.characters import N_CODE_POINTS, stretches
 
 SPACE, LETTER, TERMINAL, CLOSING, MARK = 1, 2, 4, 8, 16
 """White space; letters; what ends a sentence; quotes and brackets that may follow its end; all punctuation and symbols."""
-N_CODE_POINTS = 0x110000
 ELLIPSIS = "\u2026"
 
 PATTERNS = {
@@ -30,11 +30,10 @@ def flags() -> np.ndarray:
 
     Shapes: (1114112,) uint8
     """
-    text = np.arange(N_CODE_POINTS, dtype="<u4").tobytes().decode("utf-32-le", "surrogatepass")
     table = np.zeros(N_CODE_POINTS, np.uint8)
     for flag, pattern in PATTERNS.items():
-        for match in regex.finditer(f"{pattern}+", text):
-            table[match.start() : match.end()] |= np.uint8(flag)
+        for stretch in stretches(f"{pattern}+"):
+            table[stretch] |= np.uint8(flag)
     table.setflags(write=False)
     return table
 
@@ -53,11 +52,9 @@ def folded() -> np.ndarray:
 
     Shapes: (1114112,) uint32
     """
-    text = np.arange(N_CODE_POINTS, dtype="<u4").tobytes().decode("utf-32-le", "surrogatepass")
     table = np.full(N_CODE_POINTS, REMOVED, np.uint32)
-    for match in regex.finditer(r"[\p{L}\p{M}\p{N}]+", text):
-        small = [ord(low) if len(low := character.lower()) == 1 else ord(character) for character in match[0]]
-        table[match.start() : match.end()] = small
+    for stretch in stretches(r"[\p{L}\p{M}\p{N}]+"):
+        table[stretch] = [ord(low) if len(low := chr(code).lower()) == 1 else code for code in range(stretch.start, stretch.stop)]
     table[(flags() & SPACE) != 0] = SEPARATOR
     table.setflags(write=False)
     return table
