@@ -23,9 +23,10 @@ from luthier.config.schema import ModelConfig, OptimSection, PretrainSection
 from luthier.model.decoder import Decoder, initialise
 from luthier.optim.build import build_optimizer
 from luthier.pack.loader import Loader, Row
+from luthier.runs.memory import keep_freed_memory
 from luthier.tokenizer.tokenizer import Tokenizer
 from luthier.train.checkpoint import Identity
-from luthier.train.device import keep_freed_memory, require_same_bits, resolve_compute
+from luthier.train.device import require_same_bits, resolve_compute
 from luthier.train.loop import Course, Trainee, fit
 from luthier.train.objective import NextToken
 from luthier.train.saving import Retention, Saver

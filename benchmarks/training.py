@@ -30,8 +30,9 @@ from training_races import shakespeare, stories
 from luthier.config.load import resolve_model
 from luthier.config.schema import Recipe
 from luthier.plan.compute import training_flops_per_token
+from luthier.runs.memory import keep_freed_memory
 from luthier.runs.progress import Progress, progress_for
-from luthier.train.device import keep_freed_memory, measure_matmul
+from luthier.train.device import measure_matmul
 
 SHAPES = {"256": (256, 16), "1024": (1024, 4)}
 DIMENSIONS = {"d_model": 256, "n_layers": 8, "n_heads": 4, "d_ff": 960, "vocab_size": 8192}

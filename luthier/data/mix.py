@@ -15,6 +15,7 @@ import numpy as np
 from luthier.config.data import DataSection, SourceConfig
 from luthier.data.pool import Pool
 from luthier.errors import DataError
+from luthier.runs.scatter import scatter_bits
 
 _SLACK = 1e-12
 """A limit that a sum of shares meets exactly must not be missed by the last bit. Units: bytes, relative"""
@@ -149,8 +150,5 @@ class _Row:
 
 
 def _again(order: np.ndarray, repeat: np.ndarray) -> np.ndarray:
-    """Another place for each repetition: the finaliser of splitmix64 of the hash and the repetition's number."""
-    values = order + repeat.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-    values = (values ^ values >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ values >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)
-    return np.where(repeat > 0, values ^ values >> np.uint64(31), order)
+    """Another place for each repetition, from the hash and the repetition's number."""
+    return np.where(repeat > 0, scatter_bits(order + repeat.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)), order)

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from luthier.runs.scatter import scatter_bits
+
 _ROUNDS = 6
 _SMALLEST_HALF = 3
 
@@ -45,15 +47,8 @@ class KeyedPermutation:
         mask = (np.uint64(1) << self._half) - np.uint64(1)
         left, right = values >> self._half, values & mask
         for key in self._keys:
-            left, right = right, left ^ (_mix(right ^ key) >> (np.uint64(64) - self._half))
+            left, right = right, left ^ (scatter_bits(right ^ key) >> (np.uint64(64) - self._half))
         return left << self._half | right
-
-
-def _mix(values: np.ndarray) -> np.ndarray:
-    """Scatter 64-bit values (the finaliser of splitmix64)."""
-    values = (values ^ values >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ values >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)
-    return values ^ values >> np.uint64(31)
 
 
 class PhasedPermutation:

@@ -1,4 +1,4 @@
-"""What malloc keeps of freed memory. In: nothing. Out: nothing. Next: work that is followed by other work."""
+"""What glibc's malloc keeps of freed memory. In: nothing. Out: nothing. Next: training, which keeps it; work followed by other work."""
 
 from __future__ import annotations
 
@@ -7,8 +7,19 @@ import ctypes
 import sys
 
 
+def keep_freed_memory() -> None:
+    """Ask glibc to keep freed blocks instead of handing them back to the system after every step; elsewhere do nothing."""
+    trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h
+    _ask("mallopt", mmap_threshold, 2**30)
+    _ask("mallopt", trim_threshold, 2**31 - 1)
+
+
 def return_freed_memory() -> None:
     """Hand back to the system what glibc keeps of freed blocks; elsewhere do nothing."""
+    _ask("malloc_trim", 0)
+
+
+def _ask(name: str, *numbers: int) -> None:
     if sys.platform.startswith("linux"):
-        with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL(None).malloc_trim(0)
+        with contextlib.suppress(OSError, AttributeError):  # another C library
+            getattr(ctypes.CDLL(None), name)(*numbers)

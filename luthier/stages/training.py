@@ -15,13 +15,14 @@ from luthier.optim.build import build_optimizer
 from luthier.pack.loader import Loader
 from luthier.plan.horizon import micro_batch_rows, rows_per_step
 from luthier.runs.files import read_json, write_json
+from luthier.runs.memory import keep_freed_memory
 from luthier.runs.metrics import read_metrics
 from luthier.runs.progress import Bar
 from luthier.stages.incidents import Incidents
 from luthier.stages.recorder import Recorder, Training, require_disk
 from luthier.stages.stage import Job, Outcome, follows, wait_for
 from luthier.train.checkpoint import Identity, checkpoints, clean, load_newest, spread
-from luthier.train.device import Compute, device_errors, keep_freed_memory, require_same_bits, resolve_compute, take_device
+from luthier.train.device import Compute, device_errors, require_same_bits, resolve_compute, take_device
 from luthier.train.guards import require_master_weights
 from luthier.train.loop import Course, Trainee, fit
 from luthier.train.objective import NextToken

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
+from luthier.runs.fallback import why_not
 from luthier.runs.progress import Progress
 from luthier.tokenizer.bpe import Pair, train_merges
 from luthier.tokenizer.patterns import PatternName, Splitter, well_formed
@@ -61,19 +62,18 @@ def why_not_compiled() -> str | None:
 
     The first call on a machine compiles them, which takes seconds.
     """
-    try:
-        from luthier.tokenizer.counting import count_texts
-        from luthier.tokenizer.merging import train_merges_compiled
+    return why_not(_agree)
 
-        text = "the thinner thing, there and here: 12345 \u00e9\u5b57\n"
-        counts = count_texts([text], "gpt4", Progress(), None, threads=1)
-        merges = train_merges_compiled(counts, 9, Progress(), [(ord("t"), ord("h"))])
-    except Exception as error:  # whatever is wrong with numba or LLVM here, there is other code for this
-        return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+
+def _agree() -> bool:
+    from luthier.tokenizer.counting import count_texts
+    from luthier.tokenizer.merging import train_merges_compiled
+
+    text, first = "the thinner thing, there and here: 12345 \u00e9\u5b57\n", [(ord("t"), ord("h"))]
+    counts = count_texts([text], "gpt4", Progress(), None, threads=1)
+    merges = train_merges_compiled(counts, 9, Progress(), first)
     expected = count_pretokens_readable([text], "gpt4", Progress(), None)
-    if counts != expected or merges != train_merges(expected, 9, Progress(), [(ord("t"), ord("h"))]):
-        return "wrong results"
-    return None
+    return counts == expected and merges == train_merges(expected, 9, Progress(), first)
 
 
 @cache

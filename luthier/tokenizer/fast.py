@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from luthier.runs.fallback import first_line
 from luthier.runs.progress import Progress
 from luthier.tokenizer.patterns import PATTERNS, PatternName, Splitter
 
@@ -157,7 +158,7 @@ def _load(pattern: PatternName, tokens: Sequence[bytes], progress: Progress) -> 
         say_if_compiling(progress, *KERNELS)
         return CompiledEncoder(pattern, tokens), None
     except Exception as error:  # whatever a compiler cannot do here, encoding goes on without it
-        return None, f"{type(error).__name__}: {error}".partition("\n")[0]
+        return None, first_line(error)
 
 
 def _load_gigatoken(pattern: PatternName, tokens: Sequence[bytes], compiled: CompiledEncoder) -> CompiledEncoder | GigatokenEncoder:

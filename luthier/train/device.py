@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import shutil
 import statistics
@@ -152,17 +151,6 @@ def device_errors(device: str) -> Generator[None, None, None]:
             f"{device} failed: {first}; after sleep, a driver's update or its reset a process cannot go on using it",
             fix="run the same command again, it goes on from the last checkpoint; if it happens again, restart the machine",
         ) from error
-
-
-def keep_freed_memory() -> None:
-    """Ask glibc to keep freed blocks instead of handing them back to the system after every step; elsewhere do nothing."""
-    if not sys.platform.startswith("linux"):
-        return
-    trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h
-    with contextlib.suppress(OSError, AttributeError):
-        libc = ctypes.CDLL(None)
-        libc.mallopt(mmap_threshold, 2**30)
-        libc.mallopt(trim_threshold, 2**31 - 1)
 
 
 def measure_matmul(device: str, dtype: torch.dtype, size: int = 1024, seconds: float = 0.3) -> float:

@@ -16,6 +16,7 @@ import numpy as np
 from luthier.config.data import NearSection
 from luthier.data.near import words
 from luthier.data.parquet import Texts
+from luthier.runs.fallback import why_not
 from luthier.runs.progress import Progress
 
 T = TypeVar("T")
@@ -145,17 +146,18 @@ def prepare(progress: Progress) -> None:
 @cache
 def compiled() -> bool:
     """Say whether the compiled code works on this machine, that is gives what the readable code does; the first call may compile it."""
-    try:
-        from luthier.data.near.signing_kernels import collect_sets, sign_texts
-        from luthier.runs.compiling import call
+    return why_not(_agree) is None
 
-        text = "The thinner thing, there AND Here: 12345 \u00c9t\u00e9 \u5b57\u5b57 an extraordinarily long one\n" * 4
-        data = np.frombuffer(text.encode("utf-8"), np.uint8)
-        starts, ends, table = np.zeros(1, np.int64), np.full(1, len(data), np.int64), words.word_table()
-        out, borders, found = np.empty(199, np.uint32), np.zeros(2, np.int64), np.empty((1, 2), np.uint64)
-        call(collect_sets, data, starts, ends, table, 3, out, borders)
-        call(sign_texts, data, starts, ends, table, 3, *words.functions(6), found)
-    except Exception:  # whatever is wrong with numba or LLVM here, there is other code for this
-        return False
+
+def _agree() -> bool:
+    from luthier.data.near.signing_kernels import collect_sets, sign_texts
+    from luthier.runs.compiling import call
+
+    text = "The thinner thing, there AND Here: 12345 \u00c9t\u00e9 \u5b57\u5b57 an extraordinarily long one\n" * 4
+    data = np.frombuffer(text.encode("utf-8"), np.uint8)
+    starts, ends, table = np.zeros(1, np.int64), np.full(1, len(data), np.int64), words.word_table()
+    out, borders, found = np.empty(199, np.uint32), np.zeros(2, np.int64), np.empty((1, 2), np.uint64)
+    call(collect_sets, data, starts, ends, table, 3, out, borders)
+    call(sign_texts, data, starts, ends, table, 3, *words.functions(6), found)
     right = np.array_equal(out[: borders[1]], words.shingle_set(text, 3)) and np.array_equal(found[0], words.signature(text, 3, 2, 3))
     return bool(right)

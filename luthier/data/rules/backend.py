@@ -15,6 +15,7 @@ from luthier.data.parquet import Texts
 from luthier.data.rules import readable
 from luthier.data.rules.batches import as_texts
 from luthier.data.rules.ngrams import empty_table
+from luthier.runs.fallback import why_not
 
 _SAMPLE = "The cat, that of Zo\u00eb\u2026\n\nsaid 12 words to be heard in this house and it uses cookies.\nOne\n"
 
@@ -70,14 +71,14 @@ def why_not_compiled() -> str | None:
 
     The first call on a machine compiles them, which takes seconds.
     """
-    texts = as_texts([_SAMPLE, "", "a b a b a b"])
-    try:
-        from luthier.data.rules import compiled
+    return why_not(_agree)
 
-        results = _results(compiled, texts), _results(readable, texts)
-    except Exception as error:  # whatever is wrong with numba or LLVM here, there is other code for this
-        return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
-    return None if results[0] == results[1] else "wrong results"
+
+def _agree() -> bool:
+    from luthier.data.rules import compiled
+
+    texts = as_texts([_SAMPLE, "", "a b a b a b"])
+    return _results(compiled, texts) == _results(readable, texts)
 
 
 def _results(code: Backend, texts: Texts) -> list[list[object]]:
