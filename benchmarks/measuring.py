@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from luthier.config.schema import SourceConfig
+from luthier.config.data import SourceConfig
 from luthier.runs.progress import Progress
 
 ROOT = Path(__file__).resolve().parent

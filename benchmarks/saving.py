@@ -19,7 +19,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from luthier.config.schema import ModelConfig, OptimSection, PretrainSection
+from luthier.config.model import ModelConfig
+from luthier.config.training import OptimSection, PretrainSection
 from luthier.model.decoder import Decoder, initialise
 from luthier.optim.build import build_optimizer
 from luthier.pack.loader import Loader, Row

@@ -21,7 +21,8 @@ from measuring import Bench, cache_folder, peers_python, quickstart_documents, r
 from tokenizer_encoding import encoding_rows, other_rows
 from tokenizer_training import training_rows
 
-from luthier.config.schema import SourceConfig, TokenizerSection
+from luthier.config.data import SourceConfig
+from luthier.config.tokenization import TokenizerSection
 from luthier.data.parquet import RowFile
 from luthier.data.shards import COLUMNS, describe_shard
 from luthier.runs.manifest import write_manifest

@@ -19,8 +19,9 @@ import numpy as np
 from measuring import ROOT, read_documents, row
 from training_racers import Racer, racing
 
+from luthier.config.data import SourceConfig
 from luthier.config.load import load_recipe
-from luthier.config.schema import SourceConfig, TokenizerSection
+from luthier.config.tokenization import TokenizerSection
 from luthier.runs.progress import Progress
 from luthier.tokenizer.train import train_tokenizer
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from luthier.config.schema import ModelConfig, TokenizerSection
+from luthier.config.model import ModelConfig
+from luthier.config.tokenization import TokenizerSection
 from luthier.model.decoder import Decoder, initialise
 from luthier.runs.progress import Progress
 from luthier.tokenizer.tokenizer import Tokenizer

@@ -14,7 +14,8 @@ from typing import Any, cast, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from luthier.config.schema import ModelConfig, ModelSection, Recipe
+from luthier.config.model import ModelConfig, ModelSection
+from luthier.config.schema import Recipe
 from luthier.errors import ConfigError
 
 _ONE_OF = (("pretrain", ("steps", "tokens", "epochs", "tokens_per_param")),)

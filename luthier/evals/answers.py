@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from luthier.config.schema import SamplingSection
+from luthier.config.sampling import SamplingSection
 from luthier.generate.chat import chat_banned_ids, chat_stop_ids
 from luthier.generate.engine import Engine
 from luthier.tasks.conversation import Message

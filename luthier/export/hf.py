@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from luthier.config.schema import SamplingSection
+from luthier.config.sampling import SamplingSection
 from luthier.model.decoder import Decoder
 from luthier.model.weights import save_tensors, weights_sha256
 from luthier.runs.files import make_directory, sha256_file, storage_errors, write_json

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from luthier.config.schema import SamplingSection
+from luthier.config.sampling import SamplingSection
 from luthier.errors import LuthierError
 from luthier.generate.engine import Engine
 from luthier.model.decoder import Decoder

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 
-from luthier.config.schema import SamplingSection
+from luthier.config.sampling import SamplingSection
 from luthier.errors import DataError
 from luthier.generate.engine import Engine, FinishReason
 from luthier.generate.text import TextGeneration

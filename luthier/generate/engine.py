@@ -12,7 +12,7 @@ from typing import Literal
 
 import torch
 
-from luthier.config.schema import SamplingSection
+from luthier.config.sampling import SamplingSection
 from luthier.errors import ConfigError, DataError, NumericsError
 from luthier.generate.sampling import sample
 from luthier.model.cache import KVCache

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from luthier.config.schema import ModelConfig
+from luthier.config.model import ModelConfig
 from luthier.model.attend import CAUSAL, AttentionMask, attend
 from luthier.model.cache import KVCache
 from luthier.model.layers import Linear, rotate

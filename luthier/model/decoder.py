@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from luthier.config.schema import ModelConfig
+from luthier.config.model import ModelConfig
 from luthier.model.attend import AttentionMask
 from luthier.model.attention import Attention
 from luthier.model.cache import KVCache

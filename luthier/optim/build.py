@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from luthier.config.schema import OptimSection
+from luthier.config.training import OptimSection
 from luthier.optim.optimizers import AdamW, Muon, Optimizer, Together
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from luthier.config.schema import ScheduleName
+from luthier.config.training import ScheduleName
 
 
 def lr_scale(step: int, steps: int, schedule: ScheduleName, warmup_steps: int, min_lr_ratio: float, decay_ratio: float = 0.2) -> float:

@@ -5,7 +5,7 @@ Counted are matrix products, two FLOPs for a multiplication and its addition; no
 
 from __future__ import annotations
 
-from luthier.config.schema import ModelConfig
+from luthier.config.model import ModelConfig
 from luthier.plan.parameters import count
 
 

@@ -6,7 +6,8 @@ import math
 from collections.abc import Iterable
 from pathlib import Path
 
-from luthier.config.schema import PretrainSection, SourceConfig, TrainingSection
+from luthier.config.data import SourceConfig
+from luthier.config.training import PretrainSection, TrainingSection
 
 CPU_MICRO_BATCH_TOKENS = 4096
 GPU_MICRO_BATCH_TOKENS = 32_768

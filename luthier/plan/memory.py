@@ -6,7 +6,8 @@ pass of a model that is not compiled, within a few per cent; a compiled one keep
 
 from __future__ import annotations
 
-from luthier.config.schema import ModelConfig, OptimSection, TrainingSection
+from luthier.config.model import ModelConfig
+from luthier.config.training import OptimSection, TrainingSection
 from luthier.plan.parameters import count
 
 FP32, BF16 = 4, 2

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from luthier.config.schema import ModelConfig
+from luthier.config.model import ModelConfig
 
 
 def count(config: ModelConfig) -> dict[str, int]:

@@ -22,7 +22,7 @@ import anyio
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from luthier.config.schema import SamplingSection
+from luthier.config.sampling import SamplingSection
 from luthier.generate.chat import start_answer
 from luthier.generate.engine import Engine
 from luthier.generate.text import TextGeneration

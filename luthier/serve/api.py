@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 
-from luthier.config.schema import SamplingSection
+from luthier.config.sampling import SamplingSection
 from luthier.generate.engine import Engine
 from luthier.serve.answers import AnswerResponse, Question, Service, internal_error
 from luthier.serve.guard import Guard, read_body

@@ -6,7 +6,8 @@ import platform
 
 import torch
 
-from luthier.config.schema import ModelConfig, TrainingSection
+from luthier.config.model import ModelConfig
+from luthier.config.training import TrainingSection
 from luthier.errors import HardwareError
 from luthier.model.choose import CANDIDATES, Trial, fastest, try_back_end
 from luthier.model.flash import why_not_here

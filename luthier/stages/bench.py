@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from luthier.config.load import resolve_model
-from luthier.config.schema import ModelConfig, Recipe
+from luthier.config.model import ModelConfig
+from luthier.config.schema import Recipe
 from luthier.errors import LuthierError
 from luthier.pack.loader import Loader, Row, RowSource, TokenRows
 from luthier.pack.shards import TokenShards

@@ -7,7 +7,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from luthier.config.load import resolve_model
-from luthier.config.schema import ModelConfig, Recipe, TrainingSection
+from luthier.config.model import ModelConfig
+from luthier.config.schema import Recipe
+from luthier.config.training import TrainingSection
 from luthier.stages.stage import Job, Outcome, Stage
 
 if TYPE_CHECKING:

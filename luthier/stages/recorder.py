@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from luthier.config.schema import OptimSection, TrainingSection
+from luthier.config.training import OptimSection, TrainingSection
 from luthier.errors import StorageError
 from luthier.model.decoder import Decoder
 from luthier.pack.loader import RowSource

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from luthier.config.schema import TrainingSection
+from luthier.config.training import TrainingSection
 from luthier.model.weights import weights_sha256
 from luthier.optim.build import build_optimizer
 from luthier.pack.loader import Loader

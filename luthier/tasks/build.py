@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-from luthier.config.schema import SftSourceConfig
+from luthier.config.post import SftSourceConfig
 from luthier.data.reading.pypi import cached_distribution
 from luthier.data.reading.sources import read_source, source_size
 from luthier.data.report import SourceReport

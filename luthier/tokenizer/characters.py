@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from luthier.config.schema import TokenizerSection
+from luthier.config.tokenization import TokenizerSection
 from luthier.data.characters import N_CODE_POINTS
 from luthier.runs.progress import Progress
 from luthier.tokenizer.bpe import N_BYTES

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from luthier.config.schema import TokenizerSection
+from luthier.config.tokenization import TokenizerSection
 from luthier.errors import ConfigError
 from luthier.runs.progress import Progress
 from luthier.tokenizer.backend import count_pretokens, learn_merges

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from luthier.config.schema import TokenizerSection
+from luthier.config.tokenization import TokenizerSection
 from luthier.errors import DataError
 from luthier.runs.progress import Progress
 from luthier.tokenizer.bpe import N_BYTES, Pair

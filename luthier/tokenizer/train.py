@@ -7,7 +7,7 @@ import heapq
 from collections.abc import Iterable
 from pathlib import Path
 
-from luthier.config.schema import TokenizerSection
+from luthier.config.tokenization import TokenizerSection
 from luthier.errors import DataError
 from luthier.runs.progress import Progress
 from luthier.tokenizer.backend import count_pretokens, learn_merges

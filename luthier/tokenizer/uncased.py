@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from luthier.config.schema import TokenizerSection
+from luthier.config.tokenization import TokenizerSection
 from luthier.errors import DataError
 from luthier.runs.progress import Progress
 from luthier.tokenizer.backend import learn_merges

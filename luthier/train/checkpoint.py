@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from luthier.config.differences import differences
-from luthier.config.schema import ModelConfig
+from luthier.config.model import ModelConfig
 from luthier.errors import CheckpointError
 from luthier.model.decoder import Decoder
 from luthier.model.weights import load_tensors, require_like, save_tensors, weights_sha256

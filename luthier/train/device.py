@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from luthier.config.schema import TrainingSection
+from luthier.config.training import TrainingSection
 from luthier.errors import HardwareError, HardwareFailure
 from luthier.plan.hardware import machine
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import torch
 
-from luthier.config.schema import ModelConfig
+from luthier.config.model import ModelConfig
 from luthier.model.decoder import Decoder, initialise
 from luthier.train.objective import chunk_loss
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from luthier.config.schema import DataSection, SourceConfig
+from luthier.config.data import DataSection, SourceConfig
 from luthier.data.documents import build_documents
 from luthier.data.reading.sources import SourceReport, read_source
 from luthier.runs.progress import Progress

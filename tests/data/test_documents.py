@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from luthier.config.schema import SourceConfig
+from luthier.config.data import SourceConfig
 from luthier.data import chain, documents
 from luthier.data.parquet import read_rows
 from luthier.data.rules.clean import document_id

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from luthier.config.schema import SamplingSection
+from luthier.config.sampling import SamplingSection
 from luthier.evals.answers import answer_questions
 from luthier.generate.engine import Completion, Engine
 from luthier.model.decoder import Decoder

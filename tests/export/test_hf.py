@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from luthier.config.schema import SamplingSection
+from luthier.config.sampling import SamplingSection
 from luthier.errors import LuthierError, StorageError
 from luthier.export.hf import export_hugging_face
 from luthier.export.parity import check_parity

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from luthier.config.schema import SamplingSection
+from luthier.config.sampling import SamplingSection
 from luthier.errors import DataError
 from luthier.generate.chat import ChatSession, chat_banned_ids, chat_stop_ids
 from luthier.generate.engine import Engine

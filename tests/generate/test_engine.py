@@ -8,7 +8,7 @@ import weakref
 import pytest
 import torch
 
-from luthier.config.schema import SamplingSection
+from luthier.config.sampling import SamplingSection
 from luthier.errors import ConfigError, DataError, NumericsError
 from luthier.generate.engine import Engine
 from luthier.generate.sampling import apply_repetition_penalty

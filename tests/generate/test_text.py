@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from luthier.config.schema import SamplingSection
+from luthier.config.sampling import SamplingSection
 from luthier.generate.chat import start_answer
 from luthier.generate.engine import Engine
 from luthier.generate.text import StopStrings, TextGeneration

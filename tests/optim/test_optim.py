@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from luthier.config.schema import OptimSection
+from luthier.config.training import OptimSection
 from luthier.optim.build import build_optimizer
 from luthier.optim.optimizers import AdamW, Muon, orthogonalise
 from luthier.optim.schedule import lr_scale

@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from luthier.config.schema import TokenizerSection
+from luthier.config.tokenization import TokenizerSection
 from luthier.data.shards import describe_shard
 from luthier.runs.manifest import write_manifest
 from luthier.runs.progress import Progress

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from luthier.config.schema import PackSection, TokenizerSection
+from luthier.config.schema import PackSection
+from luthier.config.tokenization import TokenizerSection
 from luthier.errors import DataError, StorageError
 from luthier.pack import shards as shards_module
 from luthier.pack.loader import Loader, TokenRows

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from luthier.config.schema import ModelConfig, OptimSection
+from luthier.config.model import ModelConfig
+from luthier.config.training import OptimSection
 from luthier.model.decoder import Decoder, initialise
 from luthier.plan.memory import activation_bytes_per_token, training_bytes
 from luthier.plan.parameters import count

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from luthier.config.load import load_recipe, resolve_model
-from luthier.config.schema import ModelConfig, OptimSection, PretrainSection
+from luthier.config.model import ModelConfig
+from luthier.config.training import OptimSection, PretrainSection
 from luthier.errors import ConfigError
 from luthier.model.decoder import Decoder
 from luthier.optim.build import build_optimizer

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from luthier.config.schema import SamplingSection
+from luthier.config.sampling import SamplingSection
 from luthier.generate.engine import Engine, Generation
 from luthier.serve.api import create_app
 from luthier.serve.server import Server, bind

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from luthier.config.schema import SamplingSection
+from luthier.config.sampling import SamplingSection
 from luthier.serve.request import ApiError, parse_request
 from luthier.tasks.conversation import Message
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from luthier.config.schema import SamplingSection
+from luthier.config.sampling import SamplingSection
 from luthier.generate.chat import ChatSession
 from luthier.generate.engine import Engine
 from luthier.serve.terminal import chat, printable, size

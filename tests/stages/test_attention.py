@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from luthier.config.schema import PretrainSection, Recipe
+from luthier.config.schema import Recipe
+from luthier.config.training import PretrainSection
 from luthier.errors import HardwareError
 from luthier.runs.files import read_json, write_json
 from luthier.runs.progress import Progress

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from luthier.config.schema import SftSourceConfig
+from luthier.config.post import SftSourceConfig
 from luthier.errors import DataError
 from luthier.runs.progress import Progress
 from luthier.tasks.build import TASKS, ConversationSet, build_conversations

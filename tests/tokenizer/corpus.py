@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from hypothesis import strategies as st
 
-from luthier.config.schema import TokenizerSection
+from luthier.config.tokenization import TokenizerSection
 from luthier.runs.progress import Progress
 from luthier.tokenizer.special import SPECIAL_STRINGS
 from luthier.tokenizer.tokenizer import Tokenizer

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from luthier.config.load import load_recipe
-from luthier.config.schema import TokenizerSection
+from luthier.config.tokenization import TokenizerSection
 from luthier.runs.progress import Progress
 from luthier.tokenizer.tokenizer import Tokenizer
 from luthier.tokenizer.train import train_tokenizer

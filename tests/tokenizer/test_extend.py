@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from luthier.config.schema import TokenizerSection
+from luthier.config.tokenization import TokenizerSection
 from luthier.errors import ConfigError, DataError
 from luthier.runs.progress import Progress
 from luthier.tokenizer.extend import extend_tokenizer

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 
-from luthier.config.schema import TokenizerSection
+from luthier.config.tokenization import TokenizerSection
 from luthier.errors import DataError
 from luthier.runs.progress import Progress
 from luthier.tokenizer.parts import UNCASED_CHARACTERS

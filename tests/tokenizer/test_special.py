@@ -10,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from luthier.config.schema import TokenizerSection
-from luthier.config.tokenization import LayoutSection
+from luthier.config.tokenization import LayoutSection, TokenizerSection
 from luthier.errors import CheckpointError, ConfigError
 from luthier.tokenizer.special import NAMED_SPECIALS, SPECIAL_STRINGS, Layout, SpecialTokens
 from luthier.tokenizer.tokenizer import Tokenizer

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from luthier.config.schema import TokenizerSection
+from luthier.config.tokenization import TokenizerSection
 from luthier.errors import DataError
 from luthier.runs.progress import Bar, Progress
 from luthier.tokenizer.backend import count_pretokens

@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
+from luthier.config.data import DataSection, SourceConfig
 from luthier.config.load import load_recipe
-from luthier.config.schema import DataSection, SourceConfig
 from luthier.data.documents import build_documents
 from luthier.data.parquet import read_rows
 from luthier.errors import LuthierError

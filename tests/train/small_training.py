@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from luthier.config.schema import OptimSection
+from luthier.config.training import OptimSection
 from luthier.model.decoder import Decoder, initialise
 from luthier.optim.build import build_optimizer
 from luthier.pack.loader import IGNORE_INDEX, Loader

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from luthier.config.schema import PretrainSection
+from luthier.config.training import PretrainSection
 from luthier.runs.files import read_json
 from luthier.runs.progress import Progress
 from luthier.stages import training

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from luthier.config.schema import PretrainSection
+from luthier.config.training import PretrainSection
 from luthier.errors import HardwareError, NumericsError
 from luthier.pack.loader import IGNORE_INDEX, Batch, Loader
 from luthier.train.device import measure_matmul, resolve_compute

@@ -13,7 +13,7 @@ import urllib.parse
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, cast
 
-from luthier.config.schema import SourceConfig
+from luthier.config.data import SourceConfig
 from luthier.data.reading.downloads import Patience, Wanted, ask, client
 from luthier.data.reading.fetching import fetch_all
 from luthier.data.reading.formats import kind_of

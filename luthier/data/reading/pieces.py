@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import IO, NamedTuple
 
-from luthier.config.schema import SourceConfig
+from luthier.config.data import SourceConfig
 from luthier.data.reading.archives import Member, tar_members, zip_members, zip_sizes
 from luthier.data.reading.compression import decompressed
 from luthier.data.reading.digests import Digests

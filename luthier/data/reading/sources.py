@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from luthier.config.schema import SourceConfig
+from luthier.config.data import SourceConfig
 from luthier.data.reading.pieces import read_piece
 from luthier.data.reading.pypi import fetch_distribution
 from luthier.data.reading.readers import Record

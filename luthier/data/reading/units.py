@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from luthier.config.schema import SourceConfig
+from luthier.config.data import SourceConfig
 from luthier.data.reading.digests import Digests
 from luthier.data.reading.formats import TEXT, kind_of
 from luthier.data.reading.listing import Found, list_files

@@ -9,7 +9,7 @@ import hashlib
 import urllib.parse
 from pathlib import Path, PurePosixPath
 
-from luthier.config.schema import SourceConfig
+from luthier.config.data import SourceConfig
 from luthier.data.reading.downloads import Patience, Wanted
 from luthier.data.reading.fetching import fetch_all
 from luthier.data.reading.formats import kind_of, printable

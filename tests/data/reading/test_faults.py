@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import zstandard
 
-from luthier.config.schema import SourceConfig
+from luthier.config.data import SourceConfig
 from luthier.data.reading.sources import read_source
 from luthier.data.report import SourceReport
 

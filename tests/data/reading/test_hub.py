@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from luthier.config.schema import SourceConfig
+from luthier.config.data import SourceConfig
 from luthier.data.reading import downloads, fetching, hub, urls
 from luthier.data.reading.downloads import Patience
 from luthier.data.reading.listing import Found
@@ -202,7 +202,7 @@ def test_a_full_disk_is_a_storage_error(served: Hub, cache: Path, monkeypatch: p
 CHILD = """
 import sys
 from pathlib import Path
-from luthier.config.schema import SourceConfig
+from luthier.config.data import SourceConfig
 from luthier.data.reading.sources import read_source
 from luthier.data.report import SourceReport
 source = SourceConfig(kind="hub", dataset="me/tales", revision=sys.argv[1], files=["*.jsonl"])

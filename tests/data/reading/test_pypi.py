@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from luthier.config.schema import SourceConfig
+from luthier.config.data import SourceConfig
 from luthier.data.reading import pypi
 from luthier.data.reading.sources import SourceReport, fetch_distribution, read_source, source_fingerprint, source_size
 from luthier.errors import DataError

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from luthier.config.schema import SourceConfig
+from luthier.config.data import SourceConfig
 from luthier.data.reading import digests
 from luthier.data.reading.sources import read_source, source_fingerprint, source_size
 from luthier.data.reading.units import units

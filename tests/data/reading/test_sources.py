@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from luthier.config.schema import SourceConfig
+from luthier.config.data import SourceConfig
 from luthier.data.reading import digests
 from luthier.data.reading.sources import source_fingerprint
 from luthier.errors import DataError

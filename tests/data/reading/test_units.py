@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from luthier.config.schema import SourceConfig
+from luthier.config.data import SourceConfig
 from luthier.data.reading import pieces
 from luthier.data.reading.ranges import range_lines
 from luthier.data.reading.sources import read_source, source_size
