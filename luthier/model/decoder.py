@@ -59,13 +59,14 @@ class Decoder(nn.Module):
     def forward(self, inputs: Tensor, *, doc_ids: Tensor | None = None, cache: KVCache | None = None) -> Tensor:
         """Run the blocks and the final norm.
 
-        Shapes: inputs and doc_ids (B, T) -> (B, T, D)
+        Shapes: inputs (B, T), or bags of S tokens (B, T, S); doc_ids (B, T) -> (B, T, D)
         """
         start = 0 if cache is None else cache.length
         positions = torch.arange(start, start + inputs.shape[1], device=inputs.device)  # (T,)
         cos, sin = rotary_tables(positions, self.config.head_dim, self.config.rope_theta, self.compute_dtype)
         mask = AttentionMask(doc_ids=doc_ids)
-        x = F.embedding(inputs, self.embed_tokens.weight).to(self.compute_dtype)  # (B, T) -> (B, T, D)
+        x = F.embedding(inputs, self.embed_tokens.weight)  # (B, T) -> (B, T, D)
+        x = (x.mean(2) if inputs.ndim == 3 else x).to(self.compute_dtype)  # a bag's is the mean of its tokens'
         for block in self.layers:
             x = block(x, cos, sin, mask, cache, self.attention)
         if cache is not None:
