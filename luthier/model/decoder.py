@@ -1,4 +1,4 @@
-"""The decoder: pre-norm blocks of attention and SwiGLU. In: token ids (B, T). Out: hidden states (B, T, D). Next room: generate, train.
+"""The decoder: pre-norm blocks of attention and an MLP. In: token ids (B, T). Out: hidden states (B, T, D). Next room: generate, train.
 
 Weights are named as in Hugging Face's Llama, without its `model.` prefix, so that export is a copy.
 """
@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from luthier.config.model import ModelConfig
-from luthier.model.attend import AttentionMask
-from luthier.model.attention import Attention
+from luthier.model.attention import Attention, Place
 from luthier.model.cache import KVCache
-from luthier.model.layers import Linear, RMSNorm, SwiGLU, rotary_tables
+from luthier.model.layers import Linear, embed, mlp, norm, positions_in_documents
+from luthier.model.recompute import Recompute, run_block
 
 
 class Block(nn.Module):
@@ -23,21 +23,25 @@ class Block(nn.Module):
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
-        self.input_layernorm = RMSNorm(config.d_model, config.norm_eps)
+        self.dropout = config.dropout
+        self.input_layernorm = norm(config)
         self.self_attn = Attention(config, layer)
-        self.post_attention_layernorm = RMSNorm(config.d_model, config.norm_eps)
-        self.mlp = SwiGLU(config.d_model, config.d_ff)
+        self.post_attention_layernorm = norm(config)
+        self.mlp = mlp(config)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: AttentionMask, cache: KVCache | None, attention: str) -> Tensor:
-        x = x + self.self_attn(self.input_layernorm(x), cos, sin, mask, cache, attention)
-        return x + self.mlp(self.post_attention_layernorm(x))
+    def forward(self, x: Tensor, place: Place, values: Tensor | None, cache: KVCache | None, attention: str) -> Tensor:
+        x = x + self._thin(self.self_attn(self.input_layernorm(x), place, values, cache, attention))
+        return x + self._thin(self.mlp(self.post_attention_layernorm(x)))
+
+    def _thin(self, x: Tensor) -> Tensor:
+        return F.dropout(x, self.dropout, self.training) if self.dropout else x
 
 
 class Decoder(nn.Module):
     """A decoder-only language model.
 
     `compute_dtype` is the type of activations and products; weights stay as they are (fp32 while training). `attention` is the back end
-    that rows without a cache take.
+    that rows without a cache take; `checkpointing` is what its blocks keep for the backward pass.
     """
 
     def __init__(self, config: ModelConfig, compute_dtype: torch.dtype = torch.float32, attention: str = "auto") -> None:
@@ -45,11 +49,20 @@ class Decoder(nn.Module):
         self.config = config
         self.compute_dtype = compute_dtype
         self.attention = attention
+        self.checkpointing: Recompute = "off"
         self.embed_tokens = nn.Embedding(config.vocab_size, config.d_model)
         self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.n_layers))
-        self.norm = RMSNorm(config.d_model, config.norm_eps)
+        self.norm = norm(config)
         if not config.tie_embeddings:
             self.lm_head = Linear(config.d_model, config.vocab_size)
+        if "learned" in config.positions:
+            self.embed_positions = nn.Embedding(config.max_seq_len, config.d_model)
+        if config.residual_scalars:
+            self.resid_lambdas, self.x0_lambdas = nn.Parameter(torch.ones(config.n_layers)), nn.Parameter(torch.zeros(config.n_layers))
+        if config.value_embeddings:
+            width, layers = config.n_kv_heads * config.head_dim, range(config.n_layers)
+            tables = {str(i): nn.Embedding(config.vocab_size, width) for i in layers if config.has_value_embedding(i)}
+            self.value_embeddings = nn.ModuleDict(tables)
 
     @property
     def head_weight(self) -> Tensor:
@@ -61,37 +74,54 @@ class Decoder(nn.Module):
 
         Shapes: inputs (B, T), or bags of S tokens (B, T, S); doc_ids (B, T) -> (B, T, D)
         """
-        start = 0 if cache is None else cache.length
+        config, start = self.config, 0 if cache is None else cache.length
         positions = torch.arange(start, start + inputs.shape[1], device=inputs.device)  # (T,)
-        cos, sin = rotary_tables(positions, self.config.head_dim, self.config.rope_theta, self.compute_dtype)
-        mask = AttentionMask(doc_ids=doc_ids)
-        x = F.embedding(inputs, self.embed_tokens.weight)  # (B, T) -> (B, T, D)
-        x = (x.mean(2) if inputs.ndim == 3 else x).to(self.compute_dtype)  # a bag's is the mean of its tokens'
-        for block in self.layers:
-            x = block(x, cos, sin, mask, cache, self.attention)
+        place = Place.of(config, positions, self.compute_dtype, doc_ids)
+        x = first = self._embed(inputs, positions, doc_ids)
+        if config.residual_scalars:
+            first = F.rms_norm(x, (config.d_model,), eps=config.norm_eps)
+        for layer, block in enumerate(self.layers):
+            if config.residual_scalars:
+                x = self.resid_lambdas[layer] * x + self.x0_lambdas[layer] * first
+            has_values = config.has_value_embedding(layer)
+            values = embed(self.value_embeddings[str(layer)].weight, inputs, self.compute_dtype) if has_values else None  # (B, T, K*E)
+            x = run_block(block, self.checkpointing, x, place, values, cache, self.attention)
         if cache is not None:
             cache.advance(inputs.shape[1])
         return self.norm(x)
+
+    def _embed(self, inputs: Tensor, positions: Tensor, doc_ids: Tensor | None) -> Tensor:
+        """What the first block is given: the tokens' embeddings and, where they are learned, their positions'."""
+        x = embed(self.embed_tokens.weight, inputs, self.compute_dtype)  # (B, T) -> (B, T, D)
+        if "learned" in self.config.positions:
+            counted = positions if doc_ids is None else positions_in_documents(positions, doc_ids)
+            x = x + embed(self.embed_positions.weight, counted.expand(len(inputs), -1), self.compute_dtype)
+        return F.dropout(x, self.config.dropout, self.training) if self.config.dropout else x
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Project hidden states to unnormalised log-probabilities.
 
         Shapes: (..., D) -> (..., V), fp32
         """
-        return F.linear(hidden, self.head_weight.to(hidden.dtype)).float()
+        logits, cap = F.linear(hidden, self.head_weight.to(hidden.dtype)).float(), self.config.logit_softcap
+        return logits if cap is None else cap * torch.tanh(logits / cap)
 
 
 @torch.no_grad()
 def initialise(model: Decoder, seed: int) -> None:
     """Draw the initial weights: normal with `init_std`; projections into the residual stream divided by sqrt(2 n_layers).
 
-    Source: Radford et al. 2019 (GPT-2), section 2.3.
+    Gains and a are one; biases, b and the value embeddings' gates (which then pass everything) are zero. So all switches but value
+    embeddings begin as the plain model, and what is common to two models of a seed is drawn alike.
+    Source: Radford et al. 2019 (GPT-2), section 2.3; nanochat's `init_weights` for the gates.
     """
     generator = torch.Generator().manual_seed(seed)
     residual_std = model.config.init_std / math.sqrt(2 * model.config.n_layers)
     for name, weight in model.named_parameters():
-        if weight.ndim < 2:
+        if name.endswith((".bias", "x0_lambdas", "value_gate.weight")):
+            weight.zero_()
+        elif weight.ndim < 2:
             weight.fill_(1.0)
-            continue
-        std = residual_std if name.endswith(("o_proj.weight", "down_proj.weight")) else model.config.init_std
-        weight.copy_(torch.empty(weight.shape).normal_(0.0, std, generator=generator))
+        else:
+            std = residual_std if name.endswith(("o_proj.weight", "down_proj.weight")) else model.config.init_std
+            weight.copy_(torch.empty(weight.shape).normal_(0.0, std, generator=generator))
