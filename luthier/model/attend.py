@@ -142,24 +142,25 @@ def alibi_slopes(heads: int) -> Tensor:
     return torch.tensor([*first, *between][:heads])
 
 
-def _distances(queries: range, keys: range, device: torch.device) -> Tensor:
-    """How far each key stands before each query; negative where behind it: (T, S)."""
-    behind = torch.arange(queries.start, queries.stop, device=device)
-    return behind[:, None] - torch.arange(keys.start, keys.stop, device=device)[None, :]
-
-
 def _visible(mask: AttentionMask, queries: range, keys: range, device: torch.device) -> Tensor:
     """Which keys the queries at these positions may see: (T, S), or (B, 1, T, S) with documents."""
-    distances = _distances(queries, keys, device)
-    visible = distances >= 0
+    rows, columns = _positions(queries, keys, device)
+    visible = rows >= columns
     if mask.window is not None:
-        visible = visible & (distances < mask.window)
+        visible = visible & (rows - columns < mask.window)
     if mask.doc_ids is not None:
-        rows, columns = mask.doc_ids[:, queries.start : queries.stop], mask.doc_ids[:, keys.start : keys.stop]
-        visible = visible & (rows[:, None, :, None] == columns[:, None, None, :])
+        row_ids, column_ids = mask.doc_ids[:, queries.start : queries.stop], mask.doc_ids[:, keys.start : keys.stop]
+        visible = visible & (row_ids[:, None, :, None] == column_ids[:, None, None, :])
     return visible
 
 
 def _bias(slopes: Tensor, queries: range, keys: range) -> Tensor:
     """ALiBi's share of the scores: (H, T, S)."""
-    return slopes[:, None, None] * -_distances(queries, keys, slopes.device)
+    rows, columns = _positions(queries, keys, slopes.device)
+    return slopes[:, None, None] * (columns - rows)
+
+
+def _positions(queries: range, keys: range, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Where queries and keys stand: (T, 1), (1, S)."""
+    rows, columns = (torch.arange(places.start, places.stop, device=device) for places in (queries, keys))
+    return rows[:, None], columns[None, :]
