@@ -14,7 +14,7 @@ from typing import Any, cast, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from luthier.config.model import ModelConfig, ModelSection
+from luthier.config.model import Architecture, ModelConfig, ModelSection
 from luthier.config.schema import Recipe
 from luthier.errors import ConfigError
 
@@ -64,13 +64,21 @@ def resolve_model(recipe: Recipe, vocab_size: int | None = None) -> ModelConfig:
             f"model.vocab_size must be at least the tokenizer's {entries} entries, got {model.vocab_size}",
             fix="leave model.vocab_size out to take the tokenizer's number",
         )
+    switches = {name: getattr(model, name) for name in Architecture.model_fields}
+    if "learned" in model.positions and (model.max_seq_len or recipe.pack.seq_len) < recipe.pack.seq_len:
+        raise ConfigError(
+            f"model.max_seq_len: {model.max_seq_len} learned positions are too few for rows of pack.seq_len = {recipe.pack.seq_len}",
+            fix="leave model.max_seq_len out, or shorten the rows",
+        )
+    d_ff = 4 * model.d_model if model.mlp != "swiglu" else -(-8 * model.d_model // 3 // 64) * 64
     return ModelConfig(
+        **switches,
         d_model=model.d_model,
         n_layers=model.n_layers,
         n_heads=model.n_heads,
         n_kv_heads=model.n_kv_heads or model.n_heads,
         head_dim=model.head_dim or model.d_model // model.n_heads,
-        d_ff=model.d_ff or -(-8 * model.d_model // 3 // 64) * 64,
+        d_ff=model.d_ff or d_ff,
         vocab_size=model.vocab_size or entries,
         max_seq_len=model.max_seq_len or recipe.pack.seq_len,
         rope_theta=model.rope_theta,

@@ -2,43 +2,83 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import torch
 from torch import Tensor, nn
 
 from luthier.config.model import ModelConfig
-from luthier.model.attend import CAUSAL, AttentionMask, attend
+from luthier.model.attend import AttentionMask, alibi_slopes, attend
 from luthier.model.cache import KVCache
-from luthier.model.layers import Linear, rotate
+from luthier.model.layers import Linear, RMSNorm, rotary_tables, rotate, rotate_interleaved
+
+GATE_INPUTS = 32
+"""Of the residual stream, the first so many values open the gate of a value embedding."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a row's positions stand, the same for all layers.
+
+    Shapes: cos and sin (T, E/2), slopes (H,), doc_ids (B, T)
+    """
+
+    turns: tuple[Tensor, Tensor] | None = None
+    """Cosines and sines by which heads are turned, where any layer turns them."""
+    slopes: Tensor | None = None
+    """ALiBi's, where any layer has it."""
+    doc_ids: Tensor | None = None
+
+    @classmethod
+    def of(cls, config: ModelConfig, positions: Tensor, dtype: torch.dtype, doc_ids: Tensor | None) -> Place:
+        """What the layers of a model need to know. Shapes: positions (T,)"""
+        turns = rotary_tables(positions, config.head_dim, config.rope_theta, dtype) if config.turns else None
+        slopes = alibi_slopes(config.n_heads).to(positions.device) if "alibi" in config.positions else None
+        return cls(turns, slopes, doc_ids)
 
 
 class Attention(nn.Module):
-    """Causal self-attention with grouped key and value heads and rotary positions.
+    """Causal self-attention with grouped key and value heads.
 
-    Source: Vaswani et al. 2017, arXiv:1706.03762, section 3.2; Ainslie et al. 2023, arXiv:2305.13245.
+    Source: Vaswani et al. 2017, arXiv:1706.03762, section 3.2; Ainslie et al. 2023, arXiv:2305.13245. A norm over queries and keys:
+    Henry et al. 2020, arXiv:2010.04245; with a gain, before the rotation: Qwen3, arXiv:2505.09388, section 2. Value embeddings:
+    Zhou et al. 2024, arXiv:2410.17897, as nanochat has them, https://github.com/karpathy/nanochat.
     """
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
         self.layer = layer
         self.head_dim = config.head_dim
-        self.q_proj = Linear(config.d_model, config.n_heads * config.head_dim)
-        self.k_proj = Linear(config.d_model, config.n_kv_heads * config.head_dim)
-        self.v_proj = Linear(config.d_model, config.n_kv_heads * config.head_dim)
-        self.o_proj = Linear(config.n_heads * config.head_dim, config.d_model)
+        self.positions, self.window = config.position_of(layer), config.window_of(layer)
+        self.q_proj = Linear(config.d_model, config.n_heads * config.head_dim, config.bias)
+        self.k_proj = Linear(config.d_model, config.n_kv_heads * config.head_dim, config.bias)
+        self.v_proj = Linear(config.d_model, config.n_kv_heads * config.head_dim, config.bias)
+        self.o_proj = Linear(config.n_heads * config.head_dim, config.d_model, config.bias)
+        self.q_norm = RMSNorm(config.head_dim, config.norm_eps) if config.qk_norm else None
+        self.k_norm = RMSNorm(config.head_dim, config.norm_eps) if config.qk_norm else None
+        gated = config.has_value_embedding(layer)
+        self.value_gate = Linear(min(GATE_INPUTS, config.d_model), config.n_kv_heads) if gated else None
 
-    def forward(
-        self, x: Tensor, cos: Tensor, sin: Tensor, mask: AttentionMask = CAUSAL, cache: KVCache | None = None, backend: str = "auto"
-    ) -> Tensor:
-        """Attend by a back end of `attend`; with a cache, to all that it holds.
+    def forward(self, x: Tensor, place: Place, values: Tensor | None = None, cache: KVCache | None = None, backend: str = "auto") -> Tensor:
+        """Attend by a back end of `attend`; with a cache, to all that it holds. `values` are value embeddings.
 
-        Shapes: x (B, T, D), cos and sin (T, E/2) -> (B, T, D)
+        Shapes: x (B, T, D), values (B, T, K*E) -> (B, T, D)
         """
         q = self._heads(self.q_proj(x))  # (B, H, T, E)
         k = self._heads(self.k_proj(x))  # (B, K, T, E)
         v = self._heads(self.v_proj(x))  # (B, K, T, E)
-        q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+        if self.value_gate is not None and values is not None:
+            gate = 2 * torch.sigmoid(self.value_gate(x[..., : self.value_gate.in_features]))  # (B, T, K)
+            v = v + gate.transpose(1, 2)[..., None] * self._heads(values)
+        if self.q_norm is not None and self.k_norm is not None:
+            q, k = self.q_norm(q), self.k_norm(k)
+        if place.turns is not None and self.positions.startswith("rope"):
+            turn = rotate if self.positions == "rope" else rotate_interleaved
+            q, k = turn(q, *place.turns), turn(k, *place.turns)
         if cache is not None:
             k, v = cache.append(self.layer, k, v)  # (B, K, S, E)
             backend = "auto"
+        mask = AttentionMask(self.window, place.slopes if self.positions == "alibi" else None, place.doc_ids)
         y = attend(q, k, v, mask, backend)
         return self.o_proj(y.transpose(1, 2).flatten(2))  # (B, H, T, E) -> (B, T, H*E) -> (B, T, D)
 

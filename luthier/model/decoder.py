@@ -83,9 +83,7 @@ class Decoder(nn.Module):
         for layer, block in enumerate(self.layers):
             if config.residual_scalars:
                 x = self.resid_lambdas[layer] * x + self.x0_lambdas[layer] * first
-            has_values = config.has_value_embedding(layer)
-            values = embed(self.value_embeddings[str(layer)].weight, inputs, self.compute_dtype) if has_values else None  # (B, T, K*E)
-            x = run_block(block, self.checkpointing, x, place, values, cache, self.attention)
+            x = run_block(block, self.checkpointing, x, place, self._values(layer, inputs), cache, self.attention)
         if cache is not None:
             cache.advance(inputs.shape[1])
         return self.norm(x)
@@ -97,6 +95,14 @@ class Decoder(nn.Module):
             counted = positions if doc_ids is None else positions_in_documents(positions, doc_ids)
             x = x + embed(self.embed_positions.weight, counted.expand(len(inputs), -1), self.compute_dtype)
         return F.dropout(x, self.config.dropout, self.training) if self.config.dropout else x
+
+    def _values(self, layer: int, inputs: Tensor) -> Tensor | None:
+        """What a layer adds to its values, (B, T, K*E)."""
+        if not self.config.has_value_embedding(layer):
+            return None
+        table = self.value_embeddings[str(layer)].weight
+        assert isinstance(table, Tensor)
+        return embed(table, inputs, self.compute_dtype)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Project hidden states to unnormalised log-probabilities.

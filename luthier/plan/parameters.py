@@ -4,15 +4,30 @@ from __future__ import annotations
 
 from luthier.config.model import ModelConfig
 
+GATE_INPUTS = 32
+"""Values that open the gate of a value embedding; as in the model."""
+
 
 def count(config: ModelConfig) -> dict[str, int]:
-    """Count parameters by part; a tied head has none of its own. Equal to what the built module has."""
-    c = config
+    """Count parameters by part; a tied head has none of its own. Equal to what the built module has.
+
+    `attention` and `mlp` are the matrices of the blocks.
+    """
+    c, layers = config, config.n_layers
+    heads, values = c.n_heads * c.head_dim, c.n_kv_heads * c.head_dim
+    with_values = sum(c.has_value_embedding(layer) for layer in range(layers))
+    gates = with_values * min(GATE_INPUTS, c.d_model) * c.n_kv_heads
+    shift = 2 if c.norm == "layernorm" and c.bias else 1
+    products = 3 if c.mlp == "swiglu" else 2
     parts = {
         "embedding": c.vocab_size * c.d_model,
-        "attention": c.n_layers * c.d_model * c.head_dim * (2 * c.n_heads + 2 * c.n_kv_heads),
-        "mlp": c.n_layers * 3 * c.d_model * c.d_ff,
-        "norms": (2 * c.n_layers + 1) * c.d_model,
+        "positions": c.max_seq_len * c.d_model if "learned" in c.positions else 0,
+        "value embeddings": with_values * c.vocab_size * values,
+        "attention": layers * c.d_model * 2 * (heads + values) + gates,
+        "mlp": layers * products * c.d_model * c.d_ff,
+        "biases": layers * (heads + 2 * values + 2 * c.d_model + (products - 1) * c.d_ff) if c.bias else 0,
+        "norms": (2 * layers + 1) * c.d_model * shift + (layers * 2 * c.head_dim if c.qk_norm else 0),
+        "residual scalars": 2 * layers if c.residual_scalars else 0,
         "head": 0 if c.tie_embeddings else c.vocab_size * c.d_model,
     }
     return {**parts, "total": sum(parts.values())}
