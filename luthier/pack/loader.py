@@ -147,6 +147,10 @@ class Loader:
             self._check_tokens(batch, indices, self._vocab_size)
         return batch
 
+    def source(self, step: int) -> RowSource:
+        """Return what the numbers of a step's rows refer to."""
+        return self._rows
+
     def describe(self, row: int) -> list[dict[str, Any]]:
         """Say what a row is made of; see `RowSource.describe`."""
         return self._rows.describe(row)
