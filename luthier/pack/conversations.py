@@ -6,8 +6,6 @@ tokens and nothing else, by the mask that rendering made.
 
 from __future__ import annotations
 
-import heapq
-from bisect import bisect_left, insort
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -16,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from luthier.errors import DataError
+from luthier.pack.best_fit import Packing, best_fit
 from luthier.pack.checksums import FileRecord, manifest_of_version, map_array, verify_files, write_array
 from luthier.pack.loader import IGNORE_INDEX, Row
 from luthier.pack.shards import dtype_for, stored_dtype
@@ -62,7 +61,7 @@ def pack_conversations(
             f"sft: no {split} conversation is left of {len(conversations)}: each must have an answer that fits into {capacity} tokens",
             fix="set pack.seq_len higher" if conversations else "add conversations to sft.sources, or set sft.validation_share higher",
         )
-    rows = best_fit([len(ids) for ids, _ in rendered], capacity)
+    rows = best_fit(np.array([len(ids) for ids, _ in rendered]), capacity)
     tokens = sum(len(ids) for ids, _ in rendered)
     supervised = sum(sum(mask) for _, mask in rendered)
     report = {
@@ -103,37 +102,9 @@ def fit(messages: Sequence[Message], tokenizer: Tokenizer, capacity: int) -> tup
     return (ids, mask, True) if end_of_answer else ([], [], False)
 
 
-def best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
-    """Put items, longest first, each into the row where it leaves the least room; return the items of each row.
-
-    Ties go to the item and to the row that came first, so the result depends on the lengths alone.
-    """
-    rows: list[list[int]] = []
-    rooms: list[int] = []  # the distinct sizes of room, ascending
-    rows_with: dict[int, list[int]] = {}  # for each, a heap of its rows
-    for item in sorted(range(len(lengths)), key=lambda item: -lengths[item]):
-        position = bisect_left(rooms, lengths[item])
-        if position == len(rooms):
-            row, room = len(rows), capacity
-            rows.append([])
-        else:
-            room = rooms[position]
-            row = heapq.heappop(rows_with[room])
-            if not rows_with[room]:
-                del rows_with[room], rooms[position]
-        rows[row].append(item)
-        room -= lengths[item]
-        if room > 0:
-            if room not in rows_with:
-                rows_with[room] = []
-                insort(rooms, room)
-            heapq.heappush(rows_with[room], row)
-    return rows
-
-
 def _write(
     rendered: Sequence[tuple[list[int], list[bool]]],
-    rows: Sequence[Sequence[int]],
+    rows: Packing,
     tokenizer: Tokenizer,
     seq_len: int,
     directory: Path,
@@ -145,8 +116,8 @@ def _write(
     tokens = np.full(shape, tokenizer.special.pad, dtype=stored_dtype(dtype))
     masks = np.zeros(shape, dtype=np.bool_)
     documents = np.empty(shape, dtype="<i4")
-    for row, items in enumerate(rows):
-        start = 0
+    for row in range(len(rows)):
+        items, start = rows.row(row).tolist(), 0
         for number, item in enumerate(items):
             ids, mask = rendered[item]
             stretch = np.s_[row, start : start + len(ids)]

@@ -319,6 +319,11 @@ class TokenShards:
         except (KeyError, TypeError) as error:
             raise DataError(f"{path}: the manifest must describe the split {split!r}: {error}", fix="pack again") from error
 
+    @property
+    def document_ends(self) -> np.ndarray:
+        """Where each document ends in the stream. Shapes: (documents,)"""
+        return np.concatenate([ends + first for ends, first in zip(self._ends, self._first_token, strict=False)])
+
     def read(self, start: int, count: int) -> np.ndarray:
         """Return tokens start .. start+count-1 of the stream as int64, across shards.
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from luthier.errors import DataError
-from luthier.pack.conversations import ConversationRows, best_fit, fit, pack_conversations
+from luthier.pack.conversations import ConversationRows, fit, pack_conversations
 from luthier.pack.loader import IGNORE_INDEX, Loader
 from luthier.runs.manifest import read_manifest, write_manifest
 from luthier.runs.progress import Progress
@@ -108,35 +108,6 @@ def test_what_is_cut_ends_with_a_whole_answer(given_: list[Conversation], capaci
         assert kept == messages[: len(kept)] and any(mask) and whole == (kept == messages)
         if not whole:
             assert kept[-1].role == "assistant"
-
-
-@settings(max_examples=200, deadline=None)
-@given(st.lists(st.integers(1, 20), max_size=40), st.integers(20, 30))
-def test_best_fit_loses_nothing_and_wastes_little(lengths: list[int], capacity: int) -> None:
-    rows = best_fit(lengths, capacity)
-    assert sorted(item for row in rows for item in row) == list(range(len(lengths)))
-    sums = [sum(lengths[item] for item in row) for row in rows]
-    assert all(total <= capacity for total in sums)
-    assert sum(total * 2 <= capacity for total in sums) <= 1
-    assert rows == best_fit(lengths, capacity)
-
-
-def reference_best_fit(lengths: list[int], capacity: int) -> list[list[int]]:
-    rows: list[list[int]] = []
-    for item in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        room = [(capacity - sum(lengths[i] for i in row) - lengths[item], number) for number, row in enumerate(rows)]
-        fitting = [pair for pair in room if pair[0] >= 0]
-        if fitting:
-            rows[min(fitting)[1]].append(item)
-        else:
-            rows.append([item])
-    return rows
-
-
-@settings(max_examples=200, deadline=None)
-@given(st.lists(st.integers(1, 12), max_size=30))
-def test_best_fit_equals_the_plain_search(lengths: list[int]) -> None:
-    assert best_fit(lengths, 12) == reference_best_fit(lengths, 12)
 
 
 def test_the_same_conversations_give_the_same_bytes(tmp_path: Path) -> None:
