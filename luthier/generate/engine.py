@@ -1,20 +1,21 @@
-"""The engine: prefill, then one token after another. In: token ids. Out: token ids, one by one. Next: text, chat.
+"""The engine: prefill, then one token after another. In: token ids. Out: token ids, one by one. Next: batch, text, chat.
 
-Every request has its own KV cache and its own random numbers, so one engine may serve requests in any order.
+Every request has its own random numbers, and a stream its own KV cache, so one engine may serve requests in any order.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 from luthier.config.sampling import SamplingSection
-from luthier.errors import ConfigError, DataError, NumericsError
-from luthier.generate.sampling import sample
+from luthier.errors import ConfigError, DataError
+from luthier.generate.sampling import Sampler
 from luthier.model.cache import KVCache
 from luthier.model.decoder import Decoder
 
@@ -28,6 +29,12 @@ class Completion:
 
     ids: list[int]
     finish_reason: FinishReason
+    stop_id: int | None = None
+    """The token that ended it."""
+    logprobs: tuple[float, ...] = ()
+    """From a batch: each token's log-probability, the stop token's last. It is the model's own, at temperature 1 and over the whole
+    vocabulary: what a policy's loss needs. Tokens follow it only if sampling has temperature 1 and neither cut, penalty nor ban.
+    Units: nats"""
 
 
 class Engine:
@@ -82,22 +89,37 @@ class Engine:
         generation = self.stream(prompt_ids, settings, stop_ids=stop_ids, banned_ids=banned_ids, seed=seed)
         ids = list(generation)
         assert generation.finish_reason is not None
-        return Completion(ids, generation.finish_reason)
+        return Completion(ids, generation.finish_reason, generation.stop_id)
 
-    def generate_batch(
-        self,
-        prompts: Iterable[Sequence[int]],
-        settings: SamplingSection,
-        *,
-        stop_ids: Collection[int] = NO_IDS,
-        banned_ids: Collection[int] = NO_IDS,
-        seed: int | None = None,
-    ) -> list[Completion]:
-        """Continue prompts one after another; prompt i has the seed `seed + i`, so its answer depends on no other prompt."""
-        return [
-            self.generate(prompt, settings, stop_ids=stop_ids, banned_ids=banned_ids, seed=None if seed is None else seed + i)
-            for i, prompt in enumerate(prompts)
-        ]
+    def room_for(self, prompt_ids: Sequence[int], max_new_tokens: int) -> int:
+        """How many tokens may follow a prompt.
+
+        Raises: DataError when the prompt is empty, has an id the model does not know, or leaves no room for a token.
+        """
+        n_prompt, vocab_size = len(prompt_ids), self.model.config.vocab_size
+        if not n_prompt:
+            raise DataError("a prompt must have at least one token, got none")
+        if n_prompt >= self.max_context:
+            raise DataError(
+                f"the prompt has {n_prompt:,} tokens and must leave room for an answer in the model's context of {self.max_context:,}",
+                fix="shorten the prompt or drop older messages",
+            )
+        if not 0 <= min(prompt_ids) <= max(prompt_ids) < vocab_size:
+            raise DataError(f"a prompt's ids must be from 0 to {vocab_size - 1:,}, got {min(prompt_ids):,} to {max(prompt_ids):,}")
+        return min(max_new_tokens, self.max_context - n_prompt)
+
+    def new_cache(self, rows: int, max_len: int) -> KVCache:
+        """An empty cache for so many sequences of at most so many tokens."""
+        return KVCache(self.model.config, rows, max_len, self.device, self.dtype or self.model.compute_dtype)
+
+    def last_logits(self, ids: Tensor, cache: KVCache, doc_ids: Tensor | None = None) -> Tensor:
+        """Take ids in and give the logits of what follows them; `doc_ids` are those of all that the cache then holds.
+
+        Shapes: ids (B, T), doc_ids (B, S) -> (B, V)
+        """
+        with self._autocast():
+            hidden = self.model(ids, doc_ids=doc_ids, cache=cache)  # (B, T, D)
+            return self.model.logits(hidden[:, -1])
 
     def _autocast(self) -> contextlib.AbstractContextManager[object]:
         if self.dtype is None or self.dtype == self.model.compute_dtype:
@@ -106,10 +128,7 @@ class Engine:
 
 
 class Generation(Iterator[int]):
-    """One prompt being continued. Ends on a stop id (which is not given out), at `max_new_tokens`, or with a full context.
-
-    The repetition penalty spares stop ids: they stand in every chat prompt, and a penalty would keep the model from ending.
-    """
+    """One prompt being continued. Ends on a stop id (which is not given out), at `max_new_tokens`, or with a full context."""
 
     def __init__(
         self,
@@ -120,34 +139,18 @@ class Generation(Iterator[int]):
         banned_ids: Collection[int],
         seed: int | None,
     ) -> None:
-        n_prompt, vocab_size = len(prompt_ids), engine.model.config.vocab_size
-        if not n_prompt:
-            raise DataError("a prompt must have at least one token, got none")
-        if n_prompt >= engine.max_context:
-            raise DataError(
-                f"the prompt has {n_prompt:,} tokens and must leave room for an answer in the model's context of {engine.max_context:,}",
-                fix="shorten the prompt or drop older messages",
-            )
-        if not 0 <= min(prompt_ids) <= max(prompt_ids) < vocab_size:
-            raise DataError(f"a prompt's ids must be from 0 to {vocab_size - 1:,}, got {min(prompt_ids):,} to {max(prompt_ids):,}")
+        self._limit = engine.room_for(prompt_ids, settings.max_new_tokens)
         self.finish_reason: FinishReason | None = None
-        self.prompt_tokens = n_prompt
+        self.stop_id: int | None = None
+        self.prompt_tokens = len(prompt_ids)
         self.count = 0
         """Tokens given out."""
-        self._engine, self._settings = engine, settings
-        self._stop_ids = frozenset(stop_ids)
-        self._banned = torch.tensor(sorted(banned_ids), dtype=torch.int64, device=engine.device)
-        self._limit = min(settings.max_new_tokens, engine.max_context - n_prompt)
+        self._engine, self._stop_ids = engine, frozenset(stop_ids)
+        vocab_size = engine.model.config.vocab_size
+        self._sampler = Sampler(settings, [prompt_ids], [seed], self._limit, vocab_size, stop_ids, banned_ids, engine.device)
         self._pending = list(prompt_ids)
         self._cache: KVCache | None = None
         self._open = True
-        self._previous = torch.empty(1, n_prompt + self._limit, dtype=torch.int64, device=engine.device)  # (1, S)
-        self._n_previous = 0
-        self._generator = torch.Generator(engine.device)
-        if seed is None:
-            self._generator.seed()
-        else:
-            self._generator.manual_seed(seed)
 
     def __next__(self) -> int:
         if not self._open:
@@ -157,6 +160,7 @@ class Generation(Iterator[int]):
             raise StopIteration
         token = self._step()
         if token in self._stop_ids:
+            self.stop_id = token
             self._end("stop")
             raise StopIteration
         self._pending = [token]
@@ -175,19 +179,7 @@ class Generation(Iterator[int]):
     # Inference mode belongs to a thread, so it is entered for each step and never held while a caller has control.
     @torch.inference_mode()
     def _step(self) -> int:
-        engine = self._engine
         if self._cache is None:
-            config, dtype = engine.model.config, engine.dtype or engine.model.compute_dtype
-            self._cache = KVCache(config, 1, self.prompt_tokens + self._limit, engine.device, dtype)
-        ids = torch.tensor([self._pending], dtype=torch.int64, device=engine.device)  # (1, T)
-        with engine._autocast():
-            hidden = engine.model(ids, cache=self._cache)  # (1, T, D)
-            logits = engine.model.logits(hidden[:, -1])  # (1, V)
-        if not torch.isfinite(logits).all():
-            raise NumericsError("the model's logits are not finite", fix="its weights are damaged; load another checkpoint")
-        logits = logits.float().index_fill(1, self._banned, float("-inf"))
-        for token in self._pending:
-            if token not in self._stop_ids:
-                self._previous[0, self._n_previous] = token
-                self._n_previous += 1
-        return int(sample(logits, self._settings, self._generator, self._previous[:, : self._n_previous]).item())
+            self._cache = self._engine.new_cache(1, self.prompt_tokens + self._limit)
+        ids = torch.tensor([self._pending], dtype=torch.int64, device=self._engine.device)  # (1, T)
+        return int(self._sampler(self._engine.last_logits(ids, self._cache)).item())

@@ -1,26 +1,26 @@
-"""From logits to a token. In: logits (B, V) and `SamplingSection`. Out: ids (B,). Next: engine.
+"""From logits to tokens. In: logits (B, V) and `SamplingSection`. Out: ids (B,). Next: engine.
 
 The order is the customary one: repetition penalty, temperature, top-k, top-p.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
+
 import torch
 from torch import Tensor
 
 from luthier.config.sampling import SamplingSection
+from luthier.errors import NumericsError
 
 
-def apply_repetition_penalty(logits: Tensor, previous: Tensor, penalty: float) -> Tensor:
+def apply_repetition_penalty(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
     """Make tokens that are already there less likely: positive logits are divided, negative ones multiplied.
 
-    Shapes: logits (B, V), previous (B, S) -> (B, V)
+    Shapes: logits (B, V), seen (B, V), true for tokens that are there -> (B, V)
     Source: Keskar et al. 2019, arXiv:1909.05858, section 4.1.
     """
-    if penalty == 1.0 or previous.shape[1] == 0:
-        return logits
-    scores = logits.gather(1, previous)  # (B, S)
-    return logits.scatter(1, previous, torch.where(scores < 0, scores * penalty, scores / penalty))
+    return torch.where(seen, torch.where(logits < 0, logits * penalty, logits / penalty), logits)
 
 
 def apply_temperature(logits: Tensor, temperature: float) -> Tensor:
@@ -58,25 +58,85 @@ def apply_top_p(logits: Tensor, p: float) -> Tensor:
     return logits.masked_fill(torch.zeros_like(drop).scatter(-1, order, drop), float("-inf"))
 
 
-def probabilities(logits: Tensor, settings: SamplingSection, previous: Tensor | None = None) -> Tensor:
-    """Compute the distribution that `sample` draws from; temperature 0 puts everything on the likeliest token.
+def probabilities(logits: Tensor, settings: SamplingSection, seen: Tensor | None = None) -> Tensor:
+    """Compute the distribution that tokens are drawn from; temperature 0 puts everything on the likeliest token.
 
-    Shapes: logits (B, V), previous (B, S) -> (B, V)
+    Shapes: logits (B, V), seen (B, V) -> (B, V)
     """
-    if previous is not None:
-        logits = apply_repetition_penalty(logits, previous, settings.repetition_penalty)
+    if seen is not None:
+        logits = apply_repetition_penalty(logits, seen, settings.repetition_penalty)
     if settings.temperature == 0:
         return torch.zeros_like(logits).scatter(-1, logits.argmax(-1, keepdim=True), 1.0)
     logits = apply_temperature(logits, settings.temperature)
     return apply_top_p(apply_top_k(logits, settings.top_k), settings.top_p).softmax(-1)
 
 
-def sample(logits: Tensor, settings: SamplingSection, generator: torch.Generator | None = None, previous: Tensor | None = None) -> Tensor:
-    """Draw one token per row.
+def draw(chances: Tensor, uniforms: Tensor) -> Tensor:
+    """Take from each row's distribution the token in which its uniform number falls; one without a chance is never taken.
 
-    Shapes: logits (B, V), previous (B, S) -> (B,)
+    Shapes: chances (B, V), uniforms (B,) in [0, 1), multiples of 2**-24 -> (B,)
     """
-    chances = probabilities(logits, settings, previous)
-    if settings.temperature == 0:
-        return chances.argmax(-1)
-    return torch.multinomial(chances, 1, generator=generator).squeeze(-1)
+    ends = chances.to(torch.float32 if chances.device.type == "mps" else torch.float64).cumsum(-1)  # (B, V)
+    return torch.searchsorted(ends, uniforms[:, None].to(ends.dtype) * ends[:, -1:], right=True).squeeze(1)
+
+
+class Sampler:
+    """Draws one token after another for B sequences at once.
+
+    Each sequence has random numbers of its own, made of its seed alone, so its tokens depend on no other sequence. The repetition
+    penalty spares stop ids: they stand in every chat prompt, and a penalty would keep the model from ending.
+    """
+
+    def __init__(
+        self,
+        settings: SamplingSection,
+        prompts: Sequence[Sequence[int]],
+        seeds: Sequence[int | None],
+        limit: int,
+        vocab_size: int,
+        stop_ids: Collection[int],
+        banned_ids: Collection[int],
+        device: torch.device,
+    ) -> None:
+        """`limit` is how many tokens a sequence may get; a seed of `None` is a new one each time."""
+        self._settings, self._drawn = settings, 0
+        self._stops = torch.tensor(sorted(stop_ids), dtype=torch.int64, device=device)
+        self._banned = torch.tensor(sorted(banned_ids), dtype=torch.int64, device=device)
+        self._uniforms = torch.stack([_uniforms(seed, limit) for seed in seeds]).to(device)  # (B, limit)
+        self._seen: Tensor | None = None
+        if settings.repetition_penalty != 1.0:
+            rows = [torch.zeros(vocab_size, dtype=torch.bool).index_fill(0, torch.tensor(prompt), True) for prompt in prompts]
+            self._seen = torch.stack(rows).to(device)  # (B, V)
+
+    def __call__(self, logits: Tensor) -> Tensor:
+        """Draw each sequence's next token.
+
+        Shapes: (B, V) -> (B,)
+        Raises: NumericsError when the logits are not finite
+        """
+        if not torch.isfinite(logits).all():
+            raise NumericsError("the model's logits are not finite", fix="its weights are damaged; load another checkpoint")
+        logits = logits.float().index_fill(1, self._banned, float("-inf"))
+        if self._seen is not None:
+            self._seen[:, self._stops] = False
+        chances = probabilities(logits, self._settings, self._seen)
+        tokens = chances.argmax(-1) if self._settings.temperature == 0 else draw(chances, self._uniforms[:, self._drawn])  # (B,)
+        if self._seen is not None:
+            self._seen.scatter_(1, tokens[:, None], True)
+        self._drawn += 1
+        return tokens
+
+    def select(self, rows: Tensor) -> None:
+        """Keep these sequences, in this order. Shapes: rows (n,)"""
+        self._uniforms = self._uniforms[rows]
+        self._seen = None if self._seen is None else self._seen[rows]
+
+
+def _uniforms(seed: int | None, count: int) -> Tensor:
+    """Numbers in [0, 1) that a sequence draws with, made on the CPU so that they are the same everywhere. Shapes: (count,)"""
+    generator = torch.Generator()
+    if seed is None:
+        generator.seed()
+    else:
+        generator.manual_seed(seed)
+    return torch.rand(count, generator=generator)

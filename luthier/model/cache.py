@@ -44,3 +44,7 @@ class KVCache:
     def truncate(self, length: int) -> None:
         """Forget everything behind the first `length` positions."""
         self.length = min(self.length, length)
+
+    def select(self, rows: Tensor) -> None:
+        """Keep these sequences, in this order; one may be taken several times. Shapes: rows (n,)"""
+        self.keys, self.values = self.keys[:, rows], self.values[:, rows]

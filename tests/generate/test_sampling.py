@@ -17,9 +17,13 @@ from luthier.generate.sampling import (
     apply_temperature,
     apply_top_k,
     apply_top_p,
+    draw,
     probabilities,
-    sample,
 )
+
+
+def seen(previous: torch.Tensor, vocab: int = 97) -> torch.Tensor:
+    return torch.zeros(len(previous), vocab, dtype=torch.bool).scatter(1, previous, True)
 
 
 def random_logits(seed: int, rows: int = 5, vocab: int = 97) -> tuple[torch.Tensor, torch.Tensor]:
@@ -32,12 +36,12 @@ def random_logits(seed: int, rows: int = 5, vocab: int = 97) -> tuple[torch.Tens
 def test_repetition_penalty_equals_transformers(penalty: float) -> None:
     logits, previous = random_logits(1)
     expected = RepetitionPenaltyLogitsProcessor(penalty)(previous, logits.clone())
-    torch.testing.assert_close(apply_repetition_penalty(logits, previous, penalty), expected, rtol=0, atol=0)
+    torch.testing.assert_close(apply_repetition_penalty(logits, seen(previous), penalty), expected, rtol=0, atol=0)
 
 
 def test_repetition_penalty_without_previous_tokens_changes_nothing() -> None:
     logits, previous = random_logits(1)
-    assert apply_repetition_penalty(logits, previous[:, :0], 2.0) is logits
+    assert torch.equal(apply_repetition_penalty(logits, seen(previous[:, :0]), 2.0), logits)
 
 
 @pytest.mark.parametrize("k", [1, 2, 40, 96, 97, 1000])
@@ -71,7 +75,7 @@ def test_the_whole_chain_equals_transformers() -> None:
     expected = logits.clone()
     for step in (RepetitionPenaltyLogitsProcessor(1.3), TemperatureLogitsWarper(0.8), TopKLogitsWarper(30), TopPLogitsWarper(0.9)):
         expected = step(previous, expected)
-    torch.testing.assert_close(probabilities(logits, settings, previous), expected.softmax(-1))
+    torch.testing.assert_close(probabilities(logits, settings, seen(previous)), expected.softmax(-1))
 
 
 @pytest.mark.parametrize("temperature", [1e-45, 1e-30, 1e-6])
@@ -84,29 +88,24 @@ def test_a_tiny_temperature_is_finite_and_greedy(temperature: float) -> None:
 
 
 def test_temperature_zero_is_greedy_after_the_penalty() -> None:
-    logits = torch.tensor([[3.0, 2.9, -1.0]])
-    assert sample(logits, SamplingSection(temperature=0, repetition_penalty=1)).tolist() == [0]
-    assert sample(logits, SamplingSection(temperature=0, repetition_penalty=2), previous=torch.tensor([[0]])).tolist() == [1]
-
-
-def test_same_seed_same_tokens_and_another_seed_others() -> None:
-    logits, previous = random_logits(7, rows=64)
-    settings = SamplingSection(temperature=1.5, top_k=0, top_p=1.0)
-    draws = [sample(logits, settings, torch.Generator().manual_seed(seed), previous).tolist() for seed in (1, 1, 2)]
-    assert draws[0] == draws[1] != draws[2]
+    logits, there = torch.tensor([[3.0, 2.9, -1.0]]), torch.tensor([[True, False, False]])
+    assert probabilities(logits, SamplingSection(temperature=0, repetition_penalty=1), there).argmax() == 0
+    assert probabilities(logits, SamplingSection(temperature=0, repetition_penalty=2), there).argmax() == 1
 
 
 def test_samples_follow_the_distribution() -> None:
     settings = SamplingSection(temperature=1.0, top_k=3, top_p=1.0)
     logits = torch.tensor([[0.5, 0.3, 0.15, 0.05]]).log()
-    ids = sample(logits.expand(20_000, 4), settings, torch.Generator().manual_seed(3))
+    uniforms = torch.rand(20_000, generator=torch.Generator().manual_seed(3))
+    ids = draw(probabilities(logits.expand(20_000, 4), settings), uniforms)
     shares = torch.bincount(ids, minlength=4) / 20_000
     torch.testing.assert_close(shares, torch.tensor([0.5, 0.3, 0.15, 0.0]) / 0.95, atol=0.015, rtol=0)
     assert shares[3] == 0
 
 
-def test_minus_infinity_is_never_drawn() -> None:
-    logits = torch.zeros(1, 8).index_fill(1, torch.tensor([0, 5]), float("-inf"))
-    settings = SamplingSection(temperature=2.0, top_k=0, top_p=1.0, repetition_penalty=1.5)
-    ids = sample(logits.expand(500, 8), settings, torch.Generator().manual_seed(1), torch.zeros(500, 1, dtype=torch.int64))
-    assert not {0, 5} & set(ids.tolist())
+@pytest.mark.parametrize("uniform", [0.0, 0.5, 1 - 2**-24])
+@pytest.mark.parametrize("without", [(0,), (7,), (0, 1, 6, 7), (3, 4)])
+def test_a_token_without_a_chance_is_never_drawn(uniform: float, without: tuple[int, ...]) -> None:
+    logits = torch.zeros(1, 8).index_fill(1, torch.tensor(without), float("-inf"))
+    chances = probabilities(logits, SamplingSection(temperature=2.0, top_k=0, top_p=1.0))
+    assert draw(chances, torch.tensor([uniform])).item() in set(range(8)) - set(without)
