@@ -4,27 +4,76 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from luthier.config.data import SourceConfig
 from luthier.config.section import Positive, Share
 from luthier.config.training import ScheduleName, TrainingSection
 
 
+TaskName = Literal[
+    "auto",
+    "messages",
+    "sharegpt",
+    "turns",
+    "instructions",
+    "dolly",
+    "completions",
+    "questions",
+    "passages",
+    "fairytales",
+    "choices",
+    "summaries",
+    "cookbook",
+    "encyclopedia",
+    "personality",
+]
+
+
 class SftSourceConfig(SourceConfig):
     """A source of conversations: raw records and the task that makes conversations of them."""
 
-    task: Literal["encyclopedia", "cookbook", "instructions", "messages"]
-    """Which file of `luthier/tasks` reads the records."""
+    task: TaskName = "auto"
+    """Which file of `luthier/tasks` reads the records; `auto`: the one whose fields a record has. `personality` has records of its own: it
+    needs no path, and is about who the model is."""
     limit: Positive | None = None
     """Use at most so many conversations, chosen by keyed hash."""
+    weight: Annotated[float, Field(gt=0.0)] | None = None
+    """How often each conversation is trained on in one epoch: 2 is twice, 0.3 is three in ten of them, chosen by keyed hash; default: once.
+    What is held out is not weighted."""
+
+    @property
+    def builtin(self) -> bool:
+        """Whether the records come with luthier."""
+        return self.task == "personality"
+
+    @property
+    def label(self) -> str:
+        return self.name or "personality" if self.builtin else super().label
+
+    @model_validator(mode="after")
+    def _complete(self) -> SftSourceConfig:
+        if not self.builtin:
+            super()._complete()  # pyright: ignore[reportCallIssue]
+        elif self.path or self.package or self.dataset or self.urls:
+            raise ValueError("the task 'personality' has records of its own and takes no path, package, dataset or urls")
+        return self
 
 
 class SftSection(TrainingSection):
-    """Supervised fine-tuning on conversations; the loss counts assistant tokens only."""
+    """Supervised fine-tuning on conversations; the loss counts assistant tokens only, unless `supervise` says otherwise."""
 
     sources: tuple[SftSourceConfig, ...] = ()
     """Tables of `SftSourceConfig`; no sources, no SFT."""
+    supervise: Literal["assistant", "last", "all"] = "assistant"
+    """What the loss counts: all that the assistant says, its last answer only, or every token of the conversation."""
+    neftune_alpha: float = Field(default=0.0, ge=0, le=1000)
+    """Uniform noise on the embeddings while training, of size alpha / sqrt(tokens in the conversation x d_model); 5 is usual, 0 is none.
+    Source: Jain et al. 2023, arXiv:2310.05914."""
+    take: Literal["last", "best"] = "last"
+    """Which checkpoint is the stage's: the last one, or the one with the lowest loss on held-out answers."""
+    assistant_name: str | None = Field(default=None, min_length=1, max_length=80)
+    """What the model calls itself in the task `personality`; default: `run.name`."""
     epochs: float = Field(default=2.0, gt=0)
     """Passes over the conversations."""
     lr: float = Field(default=5e-4, gt=0, le=1.0)

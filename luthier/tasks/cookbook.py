@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 from luthier.data.rules.clean import clean_text
@@ -38,13 +38,12 @@ _NATIONS = re.compile(r"[A-Z]\w*(?:[aei]an|ese|ish|ch)s?|Thai|Greek|Swiss|Cajun|
 _QUESTIONS = ("How do I make {}?", "Can you give me a recipe for {}?", "how do i make {}")
 
 
-def conversations(records: Iterable[Mapping[str, Any]], source: str) -> Iterator[Conversation]:
-    """Make one or two conversations of each recipe; a recipe without ingredients or steps gives none."""
-    for record in records:
-        title = record.get("title")
-        ingredients, steps = _items(record.get("ingredients")), _items(record.get("steps"))
-        if isinstance(title, str) and title.strip() and ingredients and steps:
-            yield from _about(title, ingredients, steps, source)
+def conversations(record: Mapping[str, Any], source: str) -> Iterator[Conversation]:
+    """Make one or two conversations of a recipe; one without ingredients or steps gives none."""
+    title = record.get("title")
+    ingredients, steps = _items(record.get("ingredients")), _items(record.get("steps"))
+    if isinstance(title, str) and title.strip() and ingredients and steps:
+        yield from _about(title, ingredients, steps, source)
 
 
 def _items(value: Any) -> list[str]:

@@ -6,7 +6,7 @@ Which questions an article gets is drawn by its title, so the set is the same in
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from luthier.data.rules.clean import clean_text
@@ -29,13 +29,12 @@ _PLACE = re.compile(
 _HISTORY = re.compile(r"^(?:the )?(?:history|economy|geography|culture|politics|demographics|climate) of ", re.IGNORECASE)
 
 
-def conversations(records: Iterable[Mapping[str, Any]], source: str) -> Iterator[Conversation]:
-    """Make about two conversations of each article; articles without a sound first sentence give none."""
-    for record in records:
-        title, topic, description = (_text(record, name) for name in ("title", "topic", "description"))
-        sentences = _sentences(_text(record, "extract") or _text(record, "text"), topic)
-        if title and sentences:
-            yield from _about(title, topic, description, sentences, source)
+def conversations(record: Mapping[str, Any], source: str) -> Iterator[Conversation]:
+    """Make about two conversations of an article; one without a sound first sentence gives none."""
+    title, topic, description = (_text(record, name) for name in ("title", "topic", "description"))
+    sentences = _sentences(_text(record, "extract") or _text(record, "text"), topic)
+    if title and sentences:
+        yield from _about(title, topic, description, sentences, source)
 
 
 def _text(record: Mapping[str, Any], name: str) -> str:

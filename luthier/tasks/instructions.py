@@ -1,24 +1,23 @@
-"""Instructions with answers. In: records with `instruction`, `input` (may be empty), `output`. Out: conversations. Next: build."""
+"""Instructions with answers, as Alpaca has them. In: records with `instruction`, `input` (may be empty), `output`. Next: build."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from luthier.data.rules.clean import clean_text
+from luthier.tasks import fields
 from luthier.tasks.conversation import Conversation, dialogue
 
 FIELDS = (("instruction",), ("output",))
 """What a record must have; one of each group."""
+_NO_INPUT = ("", "<noinput>")
 
 
-def conversations(records: Iterable[Mapping[str, Any]], source: str) -> Iterator[Conversation]:
-    """Make one conversation of each record; one without an instruction or an answer gives none."""
-    for record in records:
-        instruction, given, answer = (_text(record.get(name)) for name in ("instruction", "input", "output"))
-        if instruction and answer:
-            yield dialogue(source, f"{instruction}\n\n{given}" if given else instruction, answer)
+def conversations(record: Mapping[str, Any], source: str) -> Iterator[Conversation]:
+    """Make one conversation: the instruction, with what it is about below, and the answer.
 
-
-def _text(value: Any) -> str:
-    return clean_text(value).strip() if isinstance(value, str) else ""
+    Raises: Unfit
+    """
+    instruction, given = fields.text(record, "instruction", "instruction"), fields.optional(record, "input")
+    answer = fields.text(record, "output", "answer")
+    yield dialogue(source, instruction if given.casefold() in _NO_INPUT else f"{instruction}\n\n{given}", answer)

@@ -2,41 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
-from luthier.data.rules.clean import clean_text
-from luthier.tasks.conversation import Conversation, Role, conversation
+from luthier.tasks import fields
+from luthier.tasks.conversation import Conversation, Role, Unfit, in_turn
 
 FIELDS = (("messages",),)
 """What a record must have; one of each group."""
+ROLES: Mapping[str, Role] = {"system": "system", "user": "user", "assistant": "assistant"}
 
 
-def conversations(records: Iterable[Mapping[str, Any]], source: str) -> Iterator[Conversation]:
-    """Take each record's messages: perhaps a system message, then user and assistant in turn, cut behind the last answer.
+def conversations(record: Mapping[str, Any], source: str) -> Iterator[Conversation]:
+    """Take a record's messages: perhaps a system message, then user and assistant in turn, cut behind the last answer.
 
-    A record with another role, an empty message or another order gives none.
+    Raises: Unfit
     """
-    for record in records:
-        turns = _turns(record.get("messages"))
-        while turns and turns[-1][0] != "assistant":
-            turns.pop()
-        if turns:
-            yield conversation(turns, source)
+    yield in_turn(named_turns(fields.items(record, "messages"), "role", "content", ROLES), source)
 
 
-def _turns(value: Any) -> list[tuple[Role, str]]:
-    """Roles and contents in a valid order, or nothing."""
+def named_turns(items: list[Any], role: str, content: str, roles: Mapping[str, Role]) -> list[tuple[Role, str]]:
+    """Read turns that call their speaker `role` and what is said `content`.
+
+    Raises: Unfit when a turn has no speaker, one that is not in `roles`, or no text
+    """
     turns: list[tuple[Role, str]] = []
-    for item in cast(list[Any], value) if isinstance(value, list) else []:
-        message = cast(dict[str, Any], item) if isinstance(item, dict) else {}
-        role, content = message.get("role"), message.get("content")
-        if role not in ("system", "user", "assistant") or not isinstance(content, str):
-            return []
-        clean = clean_text(content).strip()
-        before = turns[-1][0] if turns else None
-        follows = {None: ("system", "user"), "system": ("user",), "user": ("assistant",), "assistant": ("user",)}
-        if not clean or role not in follows[before]:
-            return []
-        turns.append((role, clean))
+    for item in items:
+        turn = cast(Mapping[str, Any], item) if isinstance(item, dict) else {}
+        speaker = turn.get(role)
+        if speaker is None:
+            raise Unfit("missing_role")
+        if not isinstance(speaker, str) or speaker not in roles:
+            raise Unfit("unknown_role")
+        turns.append((roles[speaker], "" if turn.get(content) is None else fields.clean(turn[content])))
     return turns

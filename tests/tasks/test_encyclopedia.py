@@ -59,7 +59,7 @@ def _article(title: str, index: int) -> dict[str, Any]:
 
 
 def test_articles_give_about_two_conversations_of_several_kinds() -> None:
-    made = list(conversations(_articles(300), "wiki"))
+    made = [one for article in _articles(300) for one in conversations(article, "wiki")]
     assert 500 < len(made) <= 600
     firsts = {conversation.messages[0].content.split()[0] for conversation in made}
     assert {"What", "Tell", "Describe"} <= firsts
@@ -70,15 +70,9 @@ def test_articles_give_about_two_conversations_of_several_kinds() -> None:
     assert len({conversation.id for conversation in made}) == len(made)
 
 
-def test_an_article_does_not_depend_on_the_others() -> None:
-    articles = _articles(50)
-    alone = [conversation for article in articles for conversation in conversations([article], "wiki")]
-    assert alone == list(conversations(articles, "wiki"))
-
-
 def test_answers_come_from_the_article() -> None:
     articles = _articles(100)
-    for conversation in conversations(articles, "wiki"):
+    for conversation in (one for article in articles for one in conversations(article, "wiki")):
         extract = articles[_number(conversation)]["extract"]
         for message in conversation.messages[1::2]:
             assert message.content == "Numbered thing in a test." or message.content in extract
@@ -101,11 +95,11 @@ def _number(conversation: Any) -> int:
     ],
 )
 def test_articles_without_a_sound_first_sentence_give_none(record: dict[str, Any]) -> None:
-    assert list(conversations([record], "wiki")) == []
+    assert list(conversations(record, "wiki")) == []
 
 
 def test_a_long_first_sentence_is_cut_at_a_clause() -> None:
     lead = "Music is the arrangement of sound to create some combination of form, harmony, melody and rhythm and many more things"
     record = {"title": "Music", "extract": f"{lead}, which people everywhere have always done {'again and ' * 30}again.", "topic": "Arts"}
-    answers = [message.content for one in conversations([record], "wiki") for message in one.messages if message.role == "assistant"]
+    answers = [message.content for one in conversations(record, "wiki") for message in one.messages if message.role == "assistant"]
     assert f"{lead}." in answers

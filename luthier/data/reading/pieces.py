@@ -126,6 +126,8 @@ def read_piece(piece: Piece, report: SourceReport, fields: Collection[str] | Non
     Raises: DataError when a place that is not on this machine fails, or a distribution is damaged.
     """
     report.file = piece.name
+    if piece.part is None or piece.part[0] == 0:
+        report.line = 0
     before = report.bytes_read
     try:
         if piece.member is not None:

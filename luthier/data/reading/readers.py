@@ -32,6 +32,7 @@ def read_records(name: str, kind: str, chunks: Iterable[bytes], report: SourceRe
 
     Raises: UnreadableFile when nothing in it can be read.
     """
+    report.line = 0
     if kind == PARQUET:
         yield from spilled_rows(chunks, report)
     elif kind == JSON_LINES:
@@ -150,7 +151,7 @@ def _csv_rows(chunks: Iterable[bytes], report: SourceReport) -> Iterator[Record]
     reader = csv.reader(itertools.chain((head,), rows), delimiter=delimiter)
     names: list[str] | None = None
     while True:
-        begin = source.offset
+        begin, line = source.offset, source.line + 1
         try:
             row = next(reader)
         except StopIteration:
@@ -163,14 +164,15 @@ def _csv_rows(chunks: Iterable[bytes], report: SourceReport) -> Iterator[Record]
         elif len(row) > len(names):
             report.drop("bad_csv", offset=begin)
         elif row:
+            report.line = line
             yield dict(zip(names, row, strict=False))
 
 
 class _CsvLines:
-    """Lines that keep their ends, empty ones too: a quoted field may hold them. `offset` is where the next one begins."""
+    """Lines that keep their ends, empty ones too: a quoted field may hold them. `offset` is where the next begins, `line` counts them."""
 
     def __init__(self, chunks: Iterable[bytes], report: SourceReport) -> None:
-        self.offset = 0
+        self.offset = self.line = 0
         self._chunks, self._report = chunks, report
 
     def __iter__(self) -> Iterator[str]:
@@ -189,5 +191,5 @@ class _CsvLines:
             yield self._line(pending, size)
 
     def _line(self, pending: list[bytes], size: int) -> str:
-        begin, self.offset = self.offset, self.offset + size
+        begin, self.offset, self.line = self.offset, self.offset + size, self.line + 1
         return decode(b"".join(pending), self._report, begin)

@@ -77,13 +77,17 @@ def _is_binary(sample: bytes) -> bool:
 
 
 def lines(chunks: Iterable[bytes], report: SourceReport, cap: int = LINE_CAP, offset: int = 0) -> Iterator[tuple[int, bytes]]:
-    """Cut chunks into lines without their ends, each with its offset, leaving out empty lines and those above `cap` bytes."""
+    """Cut chunks into lines without their ends, each with its offset, leaving out empty lines and those above `cap` bytes.
+
+    `report.line` counts them all.
+    """
     pending: list[bytes] = []
     size = 0
     for chunk in chunks:
         pieces = chunk.split(b"\n")
         last = pieces.pop()
         for piece in pieces:
+            report.line += 1
             if size:
                 pending.append(piece)
                 length = size + len(piece)
@@ -100,6 +104,7 @@ def lines(chunks: Iterable[bytes], report: SourceReport, cap: int = LINE_CAP, of
             pending = []
         elif last:
             pending.append(last)
+    report.line += bool(size)
     if size > cap:
         report.drop("line_too_long", offset=offset)
     elif line := b"".join(pending).rstrip(b"\r"):

@@ -1,0 +1,28 @@
+"""Questions about stories, as FairytaleQA has them. In: records with `sections` and `questions`. Out: conversations. Next: build."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, cast
+
+from luthier.tasks import fields
+from luthier.tasks.conversation import Conversation, Unfit, dialogue
+
+FIELDS = (("sections",), ("questions",))
+"""What a record must have; one of each group."""
+
+
+def conversations(record: Mapping[str, Any], source: str) -> Iterator[Conversation]:
+    """Make one conversation of each question: the sections it is about, the question, the answer.
+
+    Raises: Unfit when a question has no answer, or no such section
+    """
+    sections = [fields.clean(section) for section in fields.items(record, "sections")]
+    for item in fields.items(record, "questions"):
+        asked = cast(Mapping[str, Any], item) if isinstance(item, dict) else {}
+        numbers = [int(part) for part in fields.text(asked, "section", "passage").split(",") if part.strip().isdecimal()]
+        passage = "\n\n".join(sections[number - 1] for number in numbers if 1 <= number <= len(sections))
+        if not passage:
+            raise Unfit("missing_section")
+        question, answer = fields.text(asked, "question", "question"), fields.text(asked, "answer", "answer")
+        yield dialogue(source, f"{passage}\n\n{question}", answer)

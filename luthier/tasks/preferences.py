@@ -1,0 +1,150 @@
+"""Two answers to one question, of which one is preferred. In: sources of records. Out: preferences by side. Next rooms: tokenizer, pack.
+
+A record has `chosen` and `rejected`: texts beside a `prompt` (a text or messages), a `question`, or an `instruction` with `input`; or lists
+of messages that differ in their last turn. All pairs of one prompt stand on one side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from luthier.config.post import PreferenceSourceConfig
+from luthier.data.reading.sources import read_source, source_size
+from luthier.data.report import SourceReport
+from luthier.data.split import Split, keyed_hash
+from luthier.errors import DataError
+from luthier.runs.progress import Progress
+from luthier.tasks import fields
+from luthier.tasks.conversation import Message, Role, Unfit, conversation, in_turn
+from luthier.tasks.messages import ROLES, named_turns
+
+FIELDS = (("chosen",), ("rejected",))
+"""What a record must have."""
+
+
+@dataclass(frozen=True, slots=True)
+class Preference:
+    """A prompt that ends with the user's turn, and two different answers to it. Ids hash contents: of all, and of the prompt alone."""
+
+    prompt: tuple[Message, ...]
+    chosen: str
+    rejected: str
+    source: str
+    id: str
+    prompt_id: str
+
+    def messages(self, answer: str) -> tuple[Message, ...]:
+        """The conversation that ends with an answer."""
+        return (*self.prompt, Message("assistant", answer))
+
+
+@dataclass(frozen=True, slots=True)
+class PreferenceSet:
+    """Preferences by side, in the order of sources and records, and a row of counts for each source."""
+
+    train: list[Preference]
+    validation: list[Preference]
+    sources: list[dict[str, Any]]
+
+
+def preference(record: Mapping[str, Any], source: str) -> Preference:
+    """Make a preference of a record.
+
+    Raises: Unfit with the reason when there is none in it
+    """
+    if not fields.has(record, FIELDS):
+        raise Unfit("missing_field")
+    sides: list[list[tuple[Role, str]]] = []
+    for name in ("chosen", "rejected"):
+        value = record[name]
+        own = _turns(record, name) if isinstance(value, list) else [("assistant", fields.clean(value))]
+        before = _asked(record)
+        sides.append(own if not before or own[: len(before)] == before else [*before, *own])
+    (*prompt, (role, chosen)), (*other, (other_role, rejected)) = sides
+    if prompt != other or (role, other_role) != ("assistant", "assistant"):
+        raise Unfit("not_two_answers")
+    if chosen == rejected:
+        raise Unfit("equal_answers")
+    whole = in_turn(sides[0], source)
+    in_turn(sides[1], source)
+    both = conversation([*sides[0], ("assistant", rejected)], source)
+    return Preference(whole.messages[:-1], chosen, rejected, source, both.id, conversation(prompt, source).id)
+
+
+def _asked(record: Mapping[str, Any]) -> list[tuple[Role, str]]:
+    """What stands before the answers, where the record says it apart from them."""
+    if isinstance(record.get("prompt"), list):
+        return _turns(record, "prompt")
+    system = fields.optional(record, "system")
+    before: list[tuple[Role, str]] = [("system", system)] if system else []
+    for name in ("prompt", "question", "instruction"):
+        if record.get(name) is not None:
+            given = fields.optional(record, "input") if name == "instruction" else ""
+            asked = fields.text(record, name, "prompt")
+            return [*before, ("user", f"{asked}\n\n{given}" if given else asked)]
+    return before
+
+
+def _turns(record: Mapping[str, Any], name: str) -> list[tuple[Role, str]]:
+    turns = named_turns(fields.items(record, name), "role", "content", ROLES)
+    if not turns:
+        raise Unfit(f"empty_{name}")
+    return turns
+
+
+def build_preferences(
+    sources: Sequence[PreferenceSourceConfig], seed: int, validation_share: float, cache: Path, progress: Progress
+) -> PreferenceSet:
+    """Read all sources, make their preferences, drop repeated ones, and split.
+
+    Raises: DataError when a source gives none, or there are too few prompts to split.
+    """
+    seen: set[str] = set()
+    made: list[Preference] = []
+    rows: list[dict[str, Any]] = []
+    for source in sources:
+        report = SourceReport(source.label)
+        found = list(_made(source, seen, cache, report, progress))
+        if source.limit is not None and len(found) > source.limit:
+            kept = set(sorted((one.id for one in found), key=lambda identity: keyed_hash(seed, f"limit {identity}"))[: source.limit])
+            report.drop("over_limit", len(found) - len(kept))
+            found = [one for one in found if one.id in kept]
+        if not found:
+            names = ", ".join(f"`{name}`" for name in report.fields) or "none"
+            raise DataError(
+                f"{source.path or source.label}: no pair of answers in it ({report.reasons()})",
+                fix=f"records need `chosen`, `rejected`, and `prompt` or `instruction`; these have {names}",
+            )
+        made += found
+        about = {"name": source.label, "kind": source.kind, "licence": source.licence, "attribution": source.attribution}
+        rows.append({**about, "preferences": len(found), **report.counts()})
+    split = Split(seed, validation_share)
+    for one in made:
+        split.look(one.prompt_id, len(one.chosen) + len(one.rejected))
+    if not split.can_split:
+        raise DataError("preferences: training and validation need 2 prompts or more", fix="add pairs to its sources")
+    split.decide()
+    held_out = [split.side(one.prompt_id) == "validation" for one in made]
+    pairs = list(zip(made, held_out, strict=True))
+    return PreferenceSet([one for one, held in pairs if not held], [one for one, held in pairs if held], rows)
+
+
+def _made(source: PreferenceSourceConfig, seen: set[str], cache: Path, report: SourceReport, progress: Progress) -> Iterator[Preference]:
+    """The new preferences of a source, in the order of its records."""
+    with progress.bar(f"preferences: {source.label}", total=source_size(source, cache), unit="bytes") as bar:
+        for record in read_source(source, cache, report):
+            try:
+                made = preference(record, source.label)
+            except Unfit as unfit:
+                report.drop(str(unfit))
+                continue
+            if made.id in seen:
+                report.drop("duplicate")
+                continue
+            seen.add(made.id)
+            yield made
+            if report.bytes_read > bar.done:
+                bar.advance(report.bytes_read - bar.done)

@@ -1,0 +1,151 @@
+"""Problems with an answer that can be checked. In: raw records, or a seed. Out: prompt, answer, grader. Next: grading, and room post."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any, cast
+
+from luthier.errors import ConfigError
+from luthier.tasks import fields
+from luthier.tasks.choices import lettered
+from luthier.tasks.conversation import Message, Unfit
+from luthier.tasks.grading.constraints import CONSTRAINTS
+from luthier.tasks.grading.number import last_box
+from luthier.tasks.questions import without_annotations
+
+_MOST_SUMS = 10**5
+OPERATIONS: Mapping[str, Callable[[int, int], int]] = {
+    "+": lambda a, b: a + b,
+    "-": lambda a, b: a - b,
+    "*": lambda a, b: a * b,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What is asked, what is right, and which grader says so; `id` hashes prompt and answer."""
+
+    prompt: tuple[Message, ...]
+    answer: str
+    grader: str
+    id: str
+
+
+def problem(question: str | Iterable[Message], answer: str, grader: str) -> Problem:
+    """Make a problem and name it by its content."""
+    prompt = (Message("user", question),) if isinstance(question, str) else tuple(question)
+    digest = blake2b(digest_size=16)
+    for part in (*(f"{message.role}\0{message.content}" for message in prompt), answer, grader):
+        data = part.encode("utf-8", "replace")
+        digest.update(len(data).to_bytes(8, "little") + data)
+    return Problem(prompt, answer, grader, digest.hexdigest())
+
+
+def of_words(record: Mapping[str, Any]) -> Problem:
+    """Read a word problem with `question` and `answer`, whose last line may be `#### 42` as in GSM8K; its number is graded.
+
+    Raises: Unfit
+    """
+    question, answer = fields.text(record, "question", "question"), fields.text(record, "answer", "answer")
+    return problem(question, without_annotations(answer).rpartition("####")[2].strip(), "number")
+
+
+def of_mathematics(record: Mapping[str, Any]) -> Problem:
+    r"""Read `problem` and `solution` as in MATH; what the solution's last \boxed holds is graded.
+
+    Raises: Unfit
+    """
+    answer = last_box(fields.text(record, "solution", "answer"))
+    if not answer:
+        raise Unfit("no_answer")
+    return problem(fields.text(record, "problem", "question"), answer, "boxed")
+
+
+def of_choices(record: Mapping[str, Any]) -> Problem:
+    """Read `question`, `options` and the number, letter or text of the right one in `answer`.
+
+    Raises: Unfit
+    """
+    question, letter, text = lettered(record)
+    return problem(question, f"{letter}\n{text}", "choice")
+
+
+def of_questions(record: Mapping[str, Any]) -> Problem:
+    """Read `question` and `answer` in words; case, punctuation and articles do not count.
+
+    Raises: Unfit
+    """
+    question, answer = fields.text(record, "question", "question"), fields.text(record, "answer", "answer")
+    return problem(question, " ".join(answer.split()), "words")
+
+
+def of_constraints(record: Mapping[str, Any]) -> Problem:
+    """Read `prompt`, `instruction_id_list` and `kwargs` as in IFEval; the share of constraints that are met is graded.
+
+    Raises: Unfit for a constraint that is unknown
+    """
+    names, settings = record.get("instruction_id_list"), record.get("kwargs")
+    if not isinstance(names, list) or not isinstance(settings, list) or not names:
+        raise Unfit("no_answer")
+    if any(name not in CONSTRAINTS for name in cast(list[Any], names)):
+        raise Unfit("unknown_constraint")
+    pairs = zip(cast(list[str], names), cast(list[dict[str, Any] | None], settings), strict=False)
+    wanted = [[name, {key: value for key, value in (given or {}).items() if value is not None}] for name, given in pairs]
+    return problem(fields.text(record, "prompt", "question"), json.dumps(wanted, ensure_ascii=False, sort_keys=True), "constraints")
+
+
+READERS: Mapping[str, Callable[[Mapping[str, Any]], Problem]] = {
+    "word_problems": of_words,
+    "mathematics": of_mathematics,
+    "choices": of_choices,
+    "questions": of_questions,
+    "constraints": of_constraints,
+}
+
+
+def read_problems(records: Iterable[Mapping[str, Any]], kind: str, drop: Callable[[str], None] | None = None) -> Iterator[Problem]:
+    """Make a problem of each record, by one of `READERS`; one that does not fit is left out, and `drop` is told why.
+
+    Raises: ConfigError for a kind that is unknown
+    """
+    if kind not in READERS:
+        raise ConfigError(f"problems are one of {', '.join(READERS)}, got {kind!r}")
+    for record in records:
+        try:
+            yield READERS[kind](record)
+        except Unfit as unfit:
+            if drop is not None:
+                drop(str(unfit))
+
+
+def arithmetic(seed: int, digits: int = 2, operations: str = "+", unseen_share: float = 0.2) -> tuple[list[Problem], list[Problem]]:
+    """Make all sums of numbers with so many digits, shuffled by the seed: those to train on, and those never to.
+
+    A sum and the same with its numbers changed about stand on one side, so no unseen sum is half known. Of more than 100,000 pairs
+    of numbers so many are drawn.
+    Raises: ConfigError for another operation than `+`, `-`, `*`, or no digits
+    """
+    if digits < 1 or not operations or any(operation not in OPERATIONS for operation in operations):
+        raise ConfigError(f"arithmetic needs a digit or more and some of {' '.join(OPERATIONS)}, got {digits} and {operations!r}")
+    chance = random.Random(seed)
+    low, high = (10 ** (digits - 1) if digits > 1 else 0), 10**digits
+    span = range(low, high)
+    if len(span) ** 2 <= _MOST_SUMS:
+        pairs = [(a, b) for a in span for b in span]
+    else:
+        pairs = sorted({(chance.randrange(low, high), chance.randrange(low, high)) for _ in range(_MOST_SUMS)})
+    sides: tuple[list[Problem], list[Problem]] = ([], [])
+    unseen: dict[tuple[int, int], bool] = {}
+    for a, b in pairs:
+        key = (min(a, b), max(a, b))
+        if key not in unseen:
+            unseen[key] = chance.random() < unseen_share
+        for operation in operations:
+            sides[unseen[key]].append(problem(f"{a} {operation} {b} =", str(OPERATIONS[operation](a, b)), "number"))
+    for side in sides:
+        chance.shuffle(side)
+    return sides

@@ -1,0 +1,74 @@
+"""A grader that raises, hangs or dies counts as no reward, and is reported; the next one is graded all the same."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from luthier.errors import ConfigError
+from luthier.tasks.grading import worker
+from luthier.tasks.grading.judge import Grade, Judge
+from luthier.tasks.problems import problem
+
+RIGHT = problem("What is 2 + 2?", "4", "number")
+RAISES = problem("x", "(", "pattern")
+HANGS = problem("x", "(a+)+$", "pattern")
+SUM = problem("Write add.", "assert add(1, 2) == 3", "program")
+
+
+@pytest.fixture(scope="module")
+def judge() -> Iterator[Judge]:
+    with Judge(seconds=1.0, allow_code=True) as judge:
+        yield judge
+
+
+def test_faults_do_not_end_the_grading(judge: Judge) -> None:
+    grades = judge.grade_all([(RIGHT, "4"), (RAISES, "x"), (RIGHT, "5"), (HANGS, "a" * 40 + "b"), (RIGHT, "It is 4.")])
+    assert [grade.reward for grade in grades] == [1.0, 0.0, 0.0, 0.0, 1.0]
+    assert [grade.fault is None for grade in grades] == [True, False, True, False, True]
+    assert "took longer than 1 s" in str(grades[3].fault)
+    assert sorted(kind.split(": ")[1].split()[0] for kind in judge.faults) == ["raised", "took"] and judge.faults.total() == 2
+    assert [example["problem"] for example in judge.examples] == [RAISES.id, HANGS.id]
+
+
+def test_a_process_that_dies_is_started_again(judge: Judge) -> None:
+    assert judge.grade(RIGHT, "4") == Grade(1.0)
+    assert judge._process is not None
+    judge._process.kill()
+    judge._process.wait()
+    died = judge.grade(RIGHT, "4")
+    assert died.reward == 0.0 and "ended its process" in str(died.fault)
+    assert judge.grade(RIGHT, "4") == Grade(1.0)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits are Unix's")
+def test_programs_run_apart(judge: Judge) -> None:
+    good = "Here it is:\n```python\ndef add(a, b):\n    return a + b\n```\nDone."
+    assert judge.grade(SUM, good) == Grade(1.0)
+    for bad in ("def add(a, b):\n    return 0", "import sys\nsys.exit(0)", "no program", "open('x', 'w').write('a' * 2**22)"):
+        assert judge.grade(SUM, bad).reward == 0.0
+
+
+def test_code_and_unknown_graders_are_refused() -> None:
+    with Judge() as judge:
+        with pytest.raises(ConfigError, match="not allowed"):
+            judge.grade(SUM, "x")
+        with pytest.raises(ConfigError, match="must be one of exact"):
+            judge.grade(problem("x", "y", "unheard"), "x")
+
+
+def test_what_is_no_reward_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    grades = {"nan": float("nan"), "two": 2.0, "minus": -0.1, "half": 0.5}
+    monkeypatch.setattr(worker, "GRADERS", {name: lambda response, answer, value=value: value for name, value in grades.items()})
+    assert worker.reply("half", "", "") == [0.5, None]
+    for name in ("nan", "two", "minus"):
+        reward, fault = worker.reply(name, "", "")
+        assert reward == 0.0 and "not in [0, 1]" in str(fault)
+    replies = io.StringIO()
+    worker.serve(io.StringIO('["half", "a", "b"]\n["unheard", "a", "b"]\n'), replies, 5)
+    said = [json.loads(line) for line in replies.getvalue().splitlines()]
+    assert said[0] == [0.5, None] and said[1][0] == 0.0 and "KeyError" in said[1][1]

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from luthier.errors import ConfigError
+from luthier.tasks.grading.graders import GRADERS
+from luthier.tasks.problems import OPERATIONS, arithmetic, problem, read_problems
+
+RECORDS: list[tuple[str, dict[str, Any], str, str, str]] = [
+    ("word_problems", {"question": "How many?", "answer": "48/2 = <<48/2=24>>24\n#### 1,024"}, "1,024", "number", "It is 1024."),
+    ("word_problems", {"question": "How many?", "answer": "7"}, "7", "number", "7"),
+    ("mathematics", {"problem": "x?", "solution": r"So $\boxed{\frac{1}{2}}$."}, r"\frac{1}{2}", "boxed", r"\boxed{0.5}"),
+    ("choices", {"question": "Wet?", "options": ["Fire", "Rain"], "answer": 1}, "B\nRain", "choice", "(b)"),
+    ("questions", {"question": "Who?", "answer": "The  Ann\n"}, "The Ann", "words", "ann"),
+    (
+        "constraints",
+        {"prompt": "Say.", "instruction_id_list": ["punctuation:no_comma"], "kwargs": [{"unused": None}]},
+        '[["punctuation:no_comma", {}]]',
+        "constraints",
+        "fine",
+    ),
+]
+
+
+@pytest.mark.parametrize(("kind", "record", "answer", "grader", "right"), RECORDS)
+def test_records_become_problems(kind: str, record: dict[str, Any], answer: str, grader: str, right: str) -> None:
+    (made,) = read_problems([record], kind)
+    assert (made.answer, made.grader) == (answer, grader) and [message.role for message in made.prompt] == ["user"]
+    assert GRADERS[made.grader](right, made.answer) == 1.0 and GRADERS[made.grader]("", made.answer) == 0.0
+
+
+def test_what_does_not_fit_is_counted() -> None:
+    why = Counter[str]()
+    records = [
+        {"prompt": "x", "instruction_id_list": ["unheard:of"], "kwargs": [{}]},
+        {"prompt": "x"},
+        {"prompt": "", "instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}]},
+    ]
+    assert list(read_problems(records, "constraints", lambda reason: why.update([reason]))) == []
+    assert why == {"unknown_constraint": 1, "no_answer": 1, "empty_question": 1}
+    assert list(read_problems([{"problem": "x", "solution": "no box"}], "mathematics")) == []
+    with pytest.raises(ConfigError, match="problems are one of"):
+        list(read_problems([{}], "unheard"))
+
+
+def test_arithmetic_sides_are_disjoint_and_follow_the_seed() -> None:
+    known, unseen = arithmetic(1, digits=2, operations="+")
+    assert len(known) + len(unseen) == 90 * 90 and 0.15 < len(unseen) / 8100 < 0.25
+    pairs = [{frozenset(one.prompt[0].content.split()[:3:2]) for one in side} for side in (known, unseen)]
+    assert pairs[0].isdisjoint(pairs[1])
+    assert arithmetic(1) == (known, unseen) and arithmetic(2)[1] != unseen
+    for one in unseen[:50]:
+        a, _, b, _ = one.prompt[0].content.split()
+        assert GRADERS["number"](str(int(a) + int(b)), one.answer) == 1.0 and GRADERS["number"](str(int(a) + int(b) + 1), one.answer) == 0.0
+
+
+def test_arithmetic_of_several_operations_and_many_digits() -> None:
+    known, unseen = arithmetic(3, digits=1, operations="+-*", unseen_share=0.5)
+    assert Counter(one.prompt[0].content.split()[1] for one in (*known, *unseen)) == dict.fromkeys(OPERATIONS, 100)
+    large, _ = arithmetic(3, digits=6)
+    assert 50_000 < len(large) <= 100_000 and all(len(one.prompt[0].content.split()[0]) == 6 for one in large[:20])
+    for digits, operations in ((0, "+"), (2, ""), (2, "/")):
+        with pytest.raises(ConfigError, match="arithmetic needs"):
+            arithmetic(1, digits, operations)
+
+
+def test_ids_are_of_prompt_answer_and_grader() -> None:
+    ids = {problem(*parts).id for parts in (("a", "b", "exact"), ("a", "b", "words"), ("ab", "", "exact"), ("a", "c", "exact"))}
+    assert len(ids) == 4 and problem("a", "b", "exact").id in ids
+    assert json.loads(json.dumps(problem("a", "b", "exact").id))
