@@ -43,6 +43,8 @@ class PackSection(Section):
 
     seq_len: int = Field(default=256, ge=8)
     """Tokens in a training row."""
+    rows: Literal["stream", "best_fit", "chunks"] = "stream"
+    """`stream` cuts documents wherever a row ends, `best_fit` lets whole ones share rows, `chunks` keeps what fills a row and no more."""
     shard_tokens: Positive = 2**24
     """A token shard is closed once it holds so many tokens."""
 

@@ -99,6 +99,10 @@ class PretrainSection(TrainingSection):
     """Horizon in passes over the training tokens."""
     tokens_per_param: float | None = Field(default=None, gt=0)
     """Horizon in tokens per parameter."""
+    superposition: int = Field(default=1, ge=1, le=64)
+    """Tokens in each of the bags that the first steps see in place of tokens, at the same cost; 1: none. An experiment, see docs/LOG.md."""
+    superposition_share: Share = 0.3
+    """Share of the steps that see bags."""
     document_mask: bool = False
     """Keep tokens from seeing the other documents of their row."""
     sample_prompts: tuple[str, ...] = ("The ", "In the ")

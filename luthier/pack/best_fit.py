@@ -42,7 +42,8 @@ def best_fit(lengths: np.ndarray, capacity: int) -> Packing:
     sizes, counts = np.unique(lengths, return_counts=True)
     row_of = np.empty(len(lengths), np.int64)  # in the order of `order`
     rooms, n_rows, start = _Rooms(), 0, 0
-    for size, count in zip(sizes[::-1].tolist(), counts[::-1].tolist(), strict=True):
+    runs: list[tuple[int, int]] = list(zip(sizes[::-1].tolist(), counts[::-1].tolist(), strict=True))
+    for size, count in runs:
         end = start + count
         while start < end:
             room, rows = rooms.take(size)
@@ -50,11 +51,12 @@ def best_fit(lengths: np.ndarray, capacity: int) -> Packing:
                 room, opened = capacity, -(-(end - start) // (capacity // size))
                 rows, n_rows = np.arange(n_rows, n_rows + opened), n_rows + opened
             each = room // size  # once a row has taken one, it is the fullest that can take the next
-            rows, others = np.split(rows, [-(-(end - start) // each)])
+            taken = -(-(end - start) // each)
+            rooms.give(room, rows[taken:])
+            rows = rows[:taken]
             put = min(end - start, len(rows) * each)
             row_of[start : start + put] = np.repeat(rows, each)[:put]
             whole, rest = divmod(put, each)
-            rooms.give(room, others)
             rooms.give(room - each * size, rows[:whole])
             rooms.give(room - rest * size, rows[whole:])
             start += put

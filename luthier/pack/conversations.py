@@ -117,7 +117,8 @@ def _write(
     masks = np.zeros(shape, dtype=np.bool_)
     documents = np.empty(shape, dtype="<i4")
     for row in range(len(rows)):
-        items, start = rows.row(row).tolist(), 0
+        items: list[int] = rows.row(row).tolist()
+        start = 0
         for number, item in enumerate(items):
             ids, mask = rendered[item]
             stretch = np.s_[row, start : start + len(ids)]

@@ -46,7 +46,7 @@ def report(shards: TokenShards, rows: RowSource) -> RowsReport:
         return rows.report()
     ends, length = shards.document_ends, rows.seq_len
     starts = np.append(0, ends[:-1])
-    whole = np.count_nonzero((starts // length == (ends - 1) // length) & (ends <= rows.n_rows * length))
+    whole = int(np.count_nonzero((starts // length == (ends - 1) // length) & (ends <= rows.n_rows * length)))
     dropped = rows.n_dropped_tokens if isinstance(rows, TokenRows) else 0
     return {
         "rows": rows.n_rows,
@@ -68,6 +68,8 @@ class Layout:
     """Behind each row's last piece."""
     phase_ends: tuple[int, ...]
     """Where each phase's rows end."""
+    whole_documents: int
+    """How many documents are in one piece."""
     begins_anew: bool = False
     """Whether each row begins with `<|end_of_text|>`, the middle of a document too."""
 
@@ -80,13 +82,14 @@ def _documents(shards: TokenShards) -> tuple[np.ndarray, np.ndarray, Sequence[in
 
 def _cut(starts: np.ndarray, counts: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
     """The beginnings of each document's first so many stretches of `length`, and their numbers in their documents."""
-    numbers = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    numbers: np.ndarray = np.arange(int(counts.sum())) - np.repeat(np.cumsum(counts) - counts, counts)
     return np.repeat(starts, counts) + numbers * length, numbers
 
 
 def _whole_documents(shards: TokenShards, length: int) -> Layout:
     """Documents, and pieces of those longer than a row, by best fit; the phases of a mix apart."""
     starts, ends, phases = _documents(shards)
+    whole = int(np.count_nonzero(ends - starts <= length))
     layouts: list[tuple[np.ndarray, ...]] = []
     phase_ends: list[int] = []
     n_pieces = n_rows = first = 0
@@ -99,7 +102,8 @@ def _whole_documents(shards: TokenShards, length: int) -> Layout:
         layouts.append((pieces[packing.items], lengths[packing.items], numbers[packing.items] == 0, packing.ends + n_pieces))
         n_pieces, n_rows, first = n_pieces + len(pieces), n_rows + len(packing), last
         phase_ends.append(n_rows)
-    return Layout(*(np.concatenate(parts) for parts in zip(*layouts, strict=True)), tuple(phase_ends))
+    starts, lengths, begins, row_ends = (np.concatenate(parts) for parts in zip(*layouts, strict=True))
+    return Layout(starts, lengths, begins, row_ends, tuple(phase_ends), whole)
 
 
 def _chunks(shards: TokenShards, length: int) -> Layout:
@@ -112,7 +116,8 @@ def _chunks(shards: TokenShards, length: int) -> Layout:
     pieces, numbers = _cut(starts, counts, length)
     phase_ends = np.append(0, np.cumsum(counts))[phases]
     lengths, rows = np.full(len(pieces), length), np.arange(1, len(pieces) + 1)
-    return Layout(pieces, lengths, numbers == 0, rows, tuple(phase_ends.tolist()), begins_anew=True)
+    whole = int(np.count_nonzero(ends - starts - 1 == length))
+    return Layout(pieces, lengths, numbers == 0, rows, tuple(phase_ends.tolist()), whole, begins_anew=True)
 
 
 class PieceRows:
@@ -164,11 +169,10 @@ class PieceRows:
         in_a_row = np.ones(len(lengths), np.bool_)
         in_a_row[np.append(0, self._layout.ends[:-1])[: self.n_rows]] = False
         not_targets = int(np.count_nonzero(in_a_row & ~begins))
-        whole = np.isin(self._layout.starts + lengths, self.shards.document_ends)
         return {
             "rows": self.n_rows,
             "padding_share": round(1 - packed / max(1, self.n_rows * self._seq_len), 6),
-            "whole_documents_share": round(int(np.count_nonzero(whole & begins)) / max(1, self.shards.n_documents), 4),
+            "whole_documents_share": round(self._layout.whole_documents / max(1, self.shards.n_documents), 4),
             "dropped_tokens": self.shards.n_tokens - packed + not_targets,
         }
 

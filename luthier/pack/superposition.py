@@ -6,14 +6,10 @@ Source: Peng et al. 2026, "Efficient pre-training with token superposition", arX
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from luthier.pack.loader import IGNORE_INDEX, Batch, Loader, LoaderState, RowSource
-
-if TYPE_CHECKING:
-    from luthier.plan.horizon import StepRows
 
 
 @dataclass(frozen=True)
@@ -42,9 +38,7 @@ def fold(batch: Batch, bag: int) -> Batch:
 class SuperposedLoader(Loader):
     """Gives bags in the first steps and plain rows from then on; which, is a function of the step alone."""
 
-    def __init__(
-        self, rows: RowSource, first: Superposition, rows_per_step: int | StepRows, seed: int, vocab_size: int | None = None
-    ) -> None:
+    def __init__(self, rows: RowSource, first: Superposition, rows_per_step: int, seed: int, vocab_size: int | None = None) -> None:
         """A step has as many rows of bags as it would have of tokens."""
         super().__init__(rows, rows_per_step, seed, vocab_size)
         self._first, self._long = first, Loader(first.rows, rows_per_step, seed, vocab_size)

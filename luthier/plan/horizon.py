@@ -37,7 +37,13 @@ def steps_for(settings: PretrainSection, params: int, seq_len: int, train_tokens
         tokens = settings.epochs * train_tokens
     else:
         return None
+    tokens /= 1 + settings.superposition_share * (settings.superposition - 1)  # bags take more of them, position for position
     return max(1, math.ceil(tokens / (rows_per_step(settings.global_batch_tokens, seq_len) * seq_len)))
+
+
+def superposed_steps(settings: PretrainSection, steps: int) -> int:
+    """How many of the steps see bags of tokens."""
+    return round(settings.superposition_share * steps) if settings.superposition > 1 else 0
 
 
 def bytes_per_token(vocab_size: int) -> float:

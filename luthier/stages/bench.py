@@ -21,7 +21,8 @@ from luthier.config.load import resolve_model
 from luthier.config.model import ModelConfig
 from luthier.config.schema import Recipe
 from luthier.errors import LuthierError
-from luthier.pack.loader import Loader, Row, RowSource, TokenRows
+from luthier.pack.loader import Loader, Row, RowSource
+from luthier.pack.rows import training_rows
 from luthier.pack.shards import TokenShards
 from luthier.plan.compute import training_flops_per_token
 from luthier.plan.horizon import steps_for
@@ -179,7 +180,9 @@ def _packed(recipe: Recipe, store: Store) -> tuple[ModelConfig, RowSource] | Non
             records[name] = record
         train = TokenShards.open(store.directory("pack", records["pack"].key), "train")
         tokenizer = Tokenizer.load(store.directory("tokenizer", records["tokenizer"].key) / "tokenizer.json")
-        return resolve_model(recipe, tokenizer.vocab_size), TokenRows(train, recipe.pack.seq_len, recipe.pretrain.document_mask)
+        return resolve_model(recipe, tokenizer.vocab_size), training_rows(
+            train, recipe.pack.rows, recipe.pack.seq_len, recipe.pretrain.document_mask
+        )
     return None
 
 

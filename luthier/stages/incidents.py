@@ -84,9 +84,10 @@ class Incidents:
         figures = {"loss": str(incident.loss), "grad_norm": str(incident.grad_norm), "where": where, "policy": policy}
         write_json(directory / f"{name}.json", {"kind": incident.kind, "step": incident.step + 1, "batch": incident.cursor, **figures})
         lines: list[str] = []
+        source = self._loader.source(incident.cursor)
         for number in self._loader.rows(incident.cursor):
-            tokens, _, _ = self._training.rows.row(int(number))
-            row = {"row": int(number), "documents": self._training.rows.describe(int(number))}
+            tokens, _, _ = source.row(int(number))
+            row = {"row": int(number), "documents": source.describe(int(number))}
             lines.append(json.dumps({**row, "text": self._training.tokenizer.decode(tokens.tolist())}, ensure_ascii=False))
         write_text(directory / f"{name}.jsonl", "".join(f"{line}\n" for line in lines))
 

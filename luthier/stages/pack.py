@@ -11,7 +11,7 @@ from luthier.stages.stage import Job, Outcome, Stage
 
 def _settings(recipe: Recipe) -> dict[str, Any]:
     tokens = recipe.data.budget.tokens
-    return {"pack": recipe.pack.model_dump(mode="json"), **({} if tokens is None else {"budget": tokens})}
+    return {"pack": recipe.pack.model_dump(mode="json", exclude={"rows"}), **({} if tokens is None else {"budget": tokens})}
 
 
 def _run(job: Job) -> Outcome:

@@ -34,6 +34,7 @@ def _settings(recipe: Recipe) -> dict[str, Any]:
         "optim": recipe.optim.model_dump(mode="json"),
         "pretrain": training_settings(recipe.pretrain),
         "seq_len": recipe.pack.seq_len,
+        "rows": recipe.pack.rows,
         "seed": recipe.run.seed,
     }
 
@@ -65,9 +66,10 @@ def start(job: Job, config: ModelConfig, steps: int) -> tuple[Decoder, Compute, 
 def _run(job: Job) -> Outcome:
     from luthier.evals.bits_per_byte import evaluate
     from luthier.generate.engine import Engine
-    from luthier.pack.loader import TokenRows
+    from luthier.pack.rows import report, training_rows
     from luthier.pack.shards import TokenShards
-    from luthier.plan.horizon import steps_for
+    from luthier.pack.superposition import Superposition
+    from luthier.plan.horizon import steps_for, superposed_steps
     from luthier.plan.parameters import count
     from luthier.stages.lineage import seed_from_parent
     from luthier.stages.recorder import Training
@@ -81,13 +83,18 @@ def _run(job: Job) -> Outcome:
 
     config = resolve_model(recipe, tokenizer.vocab_size)
     parameters = count(config)["total"]
-    steps = steps_for(settings, parameters, recipe.pack.seq_len, train.n_tokens)
+    how, seq_len, masked = recipe.pack.rows, recipe.pack.seq_len, settings.document_mask
+    rows = training_rows(train, how, seq_len, masked)
+    made = report(train, rows)
+    job.progress.say(f"pretrain: {how} rows, {made['padding_share']:.1%} padding, {made['whole_documents_share']:.0%} of documents whole")
+    positions = train.n_tokens if how == "stream" else rows.n_rows * seq_len
+    steps = steps_for(settings, parameters, seq_len, positions)
     assert steps is not None, "the number of training tokens is known here"
     model, compute, course = start(job, config, steps)
     engine = Engine(model, compute.device, None, config.max_seq_len)
 
     def validate() -> dict[str, float]:
-        lengths, masked = tokenizer.byte_lengths, settings.document_mask
+        lengths = tokenizer.byte_lengths
         result = evaluate(model, validation, lengths, compute.device, settings.eval_tokens, document_mask=masked)
         return {"val/loss": result["val_loss"], "val/bpb": result["val_bpb"]}
 
@@ -102,12 +109,13 @@ def _run(job: Job) -> Outcome:
         return drawn
 
     optim, parent_key = recipe.optim, seed_from_parent(job)
-    rows = TokenRows(train, recipe.pack.seq_len, document_mask=settings.document_mask)
+    bag, n_first = settings.superposition, superposed_steps(settings, steps)
+    first = Superposition(training_rows(train, how, seq_len * bag, masked), bag, n_first) if n_first else None
     outcome = run_training(
-        Training(job, "pretrain", settings, optim, model, tokenizer, rows, steps, compute, course, validate, sample, parent_key)
+        Training(job, "pretrain", settings, optim, model, tokenizer, rows, steps, compute, course, validate, sample, parent_key, first)
     )
     tokens_per_byte = train.n_tokens / max(1, train.n_bytes)
-    return Outcome(outcome.fingerprint, {"params": parameters, "tokens_per_byte": tokens_per_byte, **outcome.summary})
+    return Outcome(outcome.fingerprint, {"params": parameters, "tokens_per_byte": tokens_per_byte, "rows": made, **outcome.summary})
 
 
 STAGE = Stage("pretrain", ("tokenizer", "pack"), _run, _settings)

@@ -12,6 +12,7 @@ from luthier.config.training import OptimSection, TrainingSection
 from luthier.errors import StorageError
 from luthier.model.decoder import Decoder
 from luthier.pack.loader import RowSource
+from luthier.pack.superposition import Superposition
 from luthier.plan.compute import training_flops_per_token
 from luthier.plan.memory import checkpoint_bytes, checkpoints_on_disk
 from luthier.runs.files import make_directory
@@ -44,6 +45,8 @@ class Training:
     """Prompts and what the model says to them now."""
     parent_key: str | None = None
     """Key of the training that this one goes on from under changed settings."""
+    superposition: Superposition | None = None
+    """What the first steps see in place of `rows`."""
 
 
 class Recorder:
@@ -127,7 +130,9 @@ class Recorder:
 
     def _log(self, moment: Moment) -> None:
         rate = moment.tokens / moment.seconds
-        mfu = rate * self._flops_per_token / self._peak
+        first = self._training.superposition
+        bag = first.bag if first is not None and self._trainee.cursor <= first.steps else 1
+        mfu = rate / bag * self._flops_per_token / self._peak
         lr = moment.lr_scale * self._training.optim.lr
         self._bar.note(f"loss {moment.loss:.3f}  lr {lr:.1e}  {mfu:.0%} of peak")
         self._bar.advance(moment.tokens)

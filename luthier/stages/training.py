@@ -13,6 +13,7 @@ from luthier.config.training import TrainingSection
 from luthier.model.weights import weights_sha256
 from luthier.optim.build import build_optimizer
 from luthier.pack.loader import Loader
+from luthier.pack.superposition import SuperposedLoader
 from luthier.plan.horizon import micro_batch_rows, rows_per_step
 from luthier.runs.files import read_json, write_json
 from luthier.runs.memory import keep_freed_memory
@@ -30,6 +31,7 @@ from luthier.train.parallel import World, joined
 from luthier.train.probe import why_not_compile
 from luthier.train.randomness import seed_all
 from luthier.train.stopping import listening
+from luthier.train.superposition import NextBag
 
 
 def settle_compute(
@@ -75,6 +77,8 @@ def run_training(training: Training) -> Outcome:
             require_disk(training)
         trainee, loader, identity, state = begin(training, world)
         total = training.steps * loader.rows_per_step * training.rows.seq_len
+        if (first := training.superposition) is not None:
+            total += first.steps * loader.rows_per_step * (first.bag - 1) * training.rows.seq_len
         with job.progress.bar(training.name, total, "tokens", trainee.tokens_seen) as bar:
             recorder = _train(training, trainee, loader, identity, world, state, bar)
     sha256 = weights_sha256(training.model.state_dict())
@@ -104,7 +108,10 @@ def begin(training: Training, world: World) -> tuple[Trainee, Loader, Identity, 
         trainee.forward = torch.compile(training.model)
         job.progress.say(f"{training.name}: compiling the model; the first step takes up to a minute")
     rows = rows_per_step(settings.global_batch_tokens, seq_len)
-    return trainee, Loader(training.rows, rows, job.recipe.run.seed, training.model.config.vocab_size), identity, state
+    given = (rows, job.recipe.run.seed, training.model.config.vocab_size)
+    first = training.superposition
+    loader = Loader(training.rows, *given) if first is None else SuperposedLoader(training.rows, first, *given)
+    return trainee, loader, identity, state
 
 
 def _train(
@@ -125,8 +132,9 @@ def _train(
         training.job.progress.warn,
     )
     try:
+        objective = NextBag if training.superposition else NextToken
         with listening(training.job.stop) as stop:
-            fit(trainee, loader, NextToken(training.compute.compiled), course, recorder.hooks() if recorder else [], stop)
+            fit(trainee, loader, objective(training.compute.compiled), course, recorder.hooks() if recorder else [], stop)
     except Exception:  # not a second Ctrl-C: that one wants out
         if recorder is not None:
             recorder.saver.wait()

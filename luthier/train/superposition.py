@@ -12,17 +12,16 @@ import torch
 from torch import Tensor
 
 from luthier.pack.loader import IGNORE_INDEX
-from luthier.train.objective import NextToken, Rows, capped, head_loss
+from luthier.train.objective import NextToken, Rows, head_loss
 
 
 class NextBag(NextToken):
     """Mean cross-entropy of the next bag's tokens; of the next token where a batch has plain rows."""
 
-    def __init__(self, compiled: bool = False, softcap: float | None = None, **shaping: float) -> None:
+    def __init__(self, compiled: bool = False, **shaping: float) -> None:
         """`shaping` is `NextToken`'s; bags have none of it."""
-        super().__init__(compiled, softcap=softcap, **shaping)
-        chunk = bag_chunk_loss if softcap is None else capped(bag_chunk_loss, softcap)
-        self._bag_chunk = torch.compile(chunk) if compiled else chunk
+        super().__init__(compiled, **shaping)
+        self._bag_chunk = torch.compile(bag_chunk_loss) if compiled else bag_chunk_loss
 
     def __call__(self, forward: Callable[..., Tensor], head_weight: Tensor, rows: Rows, n_targets: int) -> Tensor:
         """Return the micro-batch's share of the mean loss.
@@ -41,7 +40,7 @@ def bag_chunk_loss(logits: Tensor, targets: Tensor, scale: float) -> tuple[Tenso
 
     Shapes: logits (n, V), targets (n, S) -> (), (n, V)
     """
-    wide = logits.float()
+    wide = logits.float() if logits.dtype != torch.float64 else logits
     log_normaliser = wide.logsumexp(dim=-1, keepdim=True)  # (n, 1)
     counted = targets != IGNORE_INDEX  # (n, S)
     index = targets.clamp_min(0)  # (n, S)
@@ -51,5 +50,5 @@ def bag_chunk_loss(logits: Tensor, targets: Tensor, scale: float) -> tuple[Tenso
     entries = torch.arange(logits.shape[1], device=logits.device)[None, :]  # (1, V)
     for place in range(targets.shape[1]):  # no scattering, whose order of additions is nobody's
         hit = (entries == index[:, place, None]) & counted[:, place, None]  # (n, V)
-        gradient = gradient - hit.float()
+        gradient = gradient - hit.to(wide.dtype)
     return loss, (gradient * scale).to(logits.dtype)
