@@ -1,19 +1,24 @@
 """A Hugging Face folder. In: a decoder and its tokenizer. Out: files that `transformers` loads. Next: parity, card.
 
-The only file that knows Hugging Face's keys. Every decoder of luthier is a Llama there, so the weights are a copy.
+The only file that knows Hugging Face's keys. Most decoders of luthier are a Llama or one of its kin there, so the weights are a copy.
 """
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from luthier.config.model import ModelConfig
 from luthier.config.sampling import SamplingSection
+from luthier.errors import ConfigError
 from luthier.model.decoder import Decoder
 from luthier.model.weights import save_tensors, weights_sha256
+from luthier.plan.architectures import architecture, why_none
 from luthier.runs.files import make_directory, sha256_file, storage_errors, write_json
 from luthier.tokenizer.tokenizer import Tokenizer
 
@@ -25,14 +30,18 @@ def export_hugging_face(
 ) -> dict[str, Any]:
     """Write the folder beside its place, then move it there; what was there before is replaced.
 
-    Raises: StorageError
+    Raises: StorageError; ConfigError when there is no architecture for the model
     """
+    name = architecture(model.config)
+    if name is None:
+        raise ConfigError(f"export: {why_none(model.config)}", fix="`luthier plan RECIPE` says before training what can be exported")
     temporary = directory.with_name(f"{directory.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     make_directory(temporary)
-    weights = {_name(name): value.detach().to("cpu", DTYPES[dtype]) for name, value in model.state_dict().items()}
+    tensors = {key: value.detach().to("cpu", DTYPES[dtype]) for key, value in model.state_dict().items()}
+    weights = _weights(model.config, name, tensors)
     save_tensors(weights, temporary / "model.safetensors")
-    write_json(temporary / "config.json", _config(model, tokenizer, dtype))
+    write_json(temporary / "config.json", _config(model.config, name, tokenizer, dtype))
     write_json(temporary / "generation_config.json", _generation_config(tokenizer, sampling))
     tokenizer.save(temporary / "tokenizer.json")
     write_json(temporary / "tokenizer_config.json", _tokenizer_config(model, tokenizer, chat_template))
@@ -44,41 +53,131 @@ def export_hugging_face(
         temporary.rename(directory)
         shutil.rmtree(replaced, ignore_errors=True)
     files = {path.name: sha256_file(path) for path in sorted(directory.iterdir())}
-    return {"format": "LlamaForCausalLM", "dtype": dtype, "weights_sha256": weights_sha256(model.state_dict()), "files": files}
+    return {"format": name, "dtype": dtype, "weights_sha256": weights_sha256(model.state_dict()), "files": files}
 
 
-def _name(name: str) -> str:
-    return name if name.startswith("lm_head.") else f"model.{name}"
+_FUSED = {
+    "GPT2LMHeadModel": {
+        "embed_tokens": "wte", "embed_positions": "wpe", "layers": "h", "norm": "ln_f", "input_layernorm": "ln_1",
+        "post_attention_layernorm": "ln_2", "self_attn": "attn", "qkv_proj": "c_attn", "o_proj": "c_proj", "up_proj": "c_fc",
+        "down_proj": "c_proj",
+    },
+    "MptForCausalLM": {
+        "embed_tokens": "wte", "layers": "blocks", "norm": "norm_f", "input_layernorm": "norm_1", "post_attention_layernorm": "norm_2",
+        "self_attn": "attn", "qkv_proj": "Wqkv", "o_proj": "out_proj", "mlp": "ffn",
+    },
+}  # fmt: skip
+"""How the parts of our names are called where queries, keys and values are one matrix."""
 
 
-def _config(model: Decoder, tokenizer: Tokenizer, dtype: str) -> dict[str, Any]:
-    c = model.config
-    return {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
-        "vocab_size": c.vocab_size,
-        "hidden_size": c.d_model,
-        "intermediate_size": c.d_ff,
-        "num_hidden_layers": c.n_layers,
-        "num_attention_heads": c.n_heads,
-        "num_key_value_heads": c.n_kv_heads,
-        "head_dim": c.head_dim,
-        "hidden_act": "silu",
-        "max_position_embeddings": c.max_seq_len,
-        "rms_norm_eps": c.norm_eps,
-        "rope_theta": c.rope_theta,
-        "rope_parameters": {"rope_type": "default", "rope_theta": c.rope_theta},
-        "tie_word_embeddings": c.tie_embeddings,
-        "attention_bias": False,
-        "mlp_bias": False,
-        "attention_dropout": 0.0,
-        "initializer_range": c.init_std,
+def _weights(config: ModelConfig, name: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights as an architecture names and lays them out."""
+    if name in _FUSED:
+        return _fused(tensors, _FUSED[name], turned=name == "GPT2LMHeadModel")
+    found: dict[str, Tensor] = {}
+    for key, value in tensors.items():
+        parts = key.split(".")
+        halves = parts[0] == "layers" and config.position_of(int(parts[1])) == "rope_interleaved"
+        if halves and any(part in ("q_proj", "k_proj", "q_norm", "k_norm") for part in parts):
+            value = _half_split(value, config.head_dim)
+        found[key if key.startswith("lm_head.") else f"model.{key}"] = value
+    return found
+
+
+def _half_split(value: Tensor, head_dim: int) -> Tensor:
+    """Bring the pairs (2i, 2i + 1) of every head to (i, i + E/2), which leaves products of queries and keys as they are.
+
+    Shapes: (H*E, ...) -> (H*E, ...)
+    """
+    return value.unflatten(0, (-1, head_dim // 2, 2)).transpose(1, 2).flatten(0, 2).contiguous()
+
+
+def _fused(tensors: Mapping[str, Tensor], names: Mapping[str, str], turned: bool) -> dict[str, Tensor]:
+    """Join queries, keys and values; `turned` matrices of the blocks are (in, out)."""
+    joined: dict[str, Tensor] = {}
+    for key, value in tensors.items():
+        if ".q_proj." in key:
+            value = torch.cat([tensors[key.replace("q_proj", f"{part}_proj")] for part in "qkv"])  # (3D, ...)
+            key = key.replace("q_proj", "qkv_proj")
+        elif ".k_proj." in key or ".v_proj." in key:
+            continue
+        renamed = ".".join(names.get(part, part) for part in key.split("."))
+        if turned and key.endswith("_proj.weight"):
+            value = value.t().contiguous()
+        joined[key if key.startswith("lm_head.") else f"transformer.{renamed}"] = value
+    return joined
+
+
+def _config(config: ModelConfig, name: str, tokenizer: Tokenizer, dtype: str) -> dict[str, Any]:
+    common = {
+        "architectures": [name],
+        "vocab_size": config.vocab_size,
+        "tie_word_embeddings": config.tie_embeddings,
+        "initializer_range": config.init_std,
         "bos_token_id": tokenizer.special.begin_of_text,
         "eos_token_id": tokenizer.special.end_of_text,
         "pad_token_id": tokenizer.special.pad,
         "use_cache": True,
         "dtype": str(DTYPES[dtype]).removeprefix("torch."),
     }
+    if name == "GPT2LMHeadModel":
+        return {**common, **_gpt2(config)}
+    if name == "MptForCausalLM":
+        return {**common, **_mpt(config)}
+    return {**common, **_llama(config), **_kin(config, name)}
+
+
+def _llama(config: ModelConfig) -> dict[str, Any]:
+    c = config
+    return {
+        "model_type": "llama",
+        "hidden_size": c.d_model,
+        "intermediate_size": c.d_ff,
+        "num_hidden_layers": c.n_layers,
+        "num_attention_heads": c.n_heads,
+        "num_key_value_heads": c.n_kv_heads,
+        "head_dim": c.head_dim,
+        "hidden_act": {"swiglu": "silu"}.get(c.mlp, c.mlp),
+        "max_position_embeddings": c.max_seq_len,
+        "rms_norm_eps": c.norm_eps,
+        "rope_theta": c.rope_theta,
+        "rope_parameters": {"rope_type": "default", "rope_theta": c.rope_theta},
+        "attention_bias": c.bias,
+        "mlp_bias": c.bias,
+        "attention_dropout": 0.0,
+    }
+
+
+def _kin(config: ModelConfig, name: str) -> dict[str, Any]:
+    """What tells a relative of Llama from it."""
+    kinds = {"LlamaForCausalLM": "llama", "Qwen3ForCausalLM": "qwen3", "SmolLM3ForCausalLM": "smollm3", "ArceeForCausalLM": "arcee"}
+    found: dict[str, Any] = {"model_type": kinds[name]}
+    layers = range(config.n_layers)
+    if name in ("Qwen3ForCausalLM", "SmolLM3ForCausalLM"):
+        window = max(config.windows) or None
+        types = ["full_attention" if config.window_of(layer) is None else "sliding_attention" for layer in layers]
+        found |= {"use_sliding_window": window is not None, "sliding_window": window, "layer_types": types}
+    if name == "SmolLM3ForCausalLM":
+        found["no_rope_layers"] = [int(config.position_of(layer) != "none") for layer in layers]
+    return found
+
+
+def _gpt2(config: ModelConfig) -> dict[str, Any]:
+    c = config
+    return {
+        "model_type": "gpt2", "n_positions": c.max_seq_len, "n_embd": c.d_model, "n_layer": c.n_layers, "n_head": c.n_heads,
+        "n_inner": c.d_ff, "activation_function": c.mlp, "layer_norm_epsilon": c.norm_eps, "resid_pdrop": c.dropout,
+        "embd_pdrop": c.dropout, "attn_pdrop": 0.0,
+    }  # fmt: skip
+
+
+def _mpt(config: ModelConfig) -> dict[str, Any]:
+    c = config
+    return {
+        "model_type": "mpt", "d_model": c.d_model, "n_heads": c.n_heads, "n_layers": c.n_layers, "expansion_ratio": 4,
+        "max_seq_len": c.max_seq_len, "layer_norm_epsilon": c.norm_eps, "no_bias": True, "resid_pdrop": c.dropout, "emb_pdrop": c.dropout,
+        "attn_config": {"alibi": True},
+    }  # fmt: skip
 
 
 def _generation_config(tokenizer: Tokenizer, sampling: SamplingSection) -> dict[str, Any]:

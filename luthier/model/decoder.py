@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from luthier.config.model import ModelConfig
 from luthier.model.attention import Attention, Place
 from luthier.model.cache import KVCache
-from luthier.model.layers import Linear, embed, mlp, norm, positions_in_documents
+from luthier.model.layers import Linear, embed, embedding_noise, mlp, norm, positions_in_documents
 from luthier.model.recompute import Recompute, run_block
 
 
@@ -41,7 +41,8 @@ class Decoder(nn.Module):
     """A decoder-only language model.
 
     `compute_dtype` is the type of activations and products; weights stay as they are (fp32 while training). `attention` is the back end
-    that rows without a cache take; `checkpointing` is what its blocks keep for the backward pass.
+    that rows without a cache take; `checkpointing` is what its blocks keep for the backward pass; `neftune_alpha` is the size of the
+    noise on its embeddings while it trains.
     """
 
     def __init__(self, config: ModelConfig, compute_dtype: torch.dtype = torch.float32, attention: str = "auto") -> None:
@@ -50,6 +51,7 @@ class Decoder(nn.Module):
         self.compute_dtype = compute_dtype
         self.attention = attention
         self.checkpointing: Recompute = "off"
+        self.neftune_alpha = 0.0
         self.embed_tokens = nn.Embedding(config.vocab_size, config.d_model)
         self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.n_layers))
         self.norm = norm(config)
@@ -72,7 +74,7 @@ class Decoder(nn.Module):
     def forward(self, inputs: Tensor, *, doc_ids: Tensor | None = None, cache: KVCache | None = None) -> Tensor:
         """Run the blocks and the final norm.
 
-        Shapes: inputs (B, T), or bags of S tokens (B, T, S); doc_ids (B, T) -> (B, T, D)
+        Shapes: inputs (B, T), or bags of tokens (B, T, S); doc_ids (B, T), with a cache those of all that it then holds -> (B, T, D)
         """
         config, start = self.config, 0 if cache is None else cache.length
         positions = torch.arange(start, start + inputs.shape[1], device=inputs.device)  # (T,)
@@ -92,8 +94,11 @@ class Decoder(nn.Module):
         """What the first block is given: the tokens' embeddings and, where they are learned, their positions'."""
         x = embed(self.embed_tokens.weight, inputs, self.compute_dtype)  # (B, T) -> (B, T, D)
         if "learned" in self.config.positions:
-            counted = positions if doc_ids is None else positions_in_documents(positions, doc_ids)
-            x = x + embed(self.embed_positions.weight, counted.expand(len(inputs), -1), self.compute_dtype)
+            if doc_ids is not None:
+                positions = positions_in_documents(doc_ids)[:, -inputs.shape[1] :]  # (B, T)
+            x = x + embed(self.embed_positions.weight, positions.expand(len(inputs), -1), self.compute_dtype)
+        if self.training and self.neftune_alpha:
+            x = x + embedding_noise(x, doc_ids, self.neftune_alpha)
         return F.dropout(x, self.config.dropout, self.training) if self.config.dropout else x
 
     def _values(self, layer: int, inputs: Tensor) -> Tensor | None:

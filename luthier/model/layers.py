@@ -113,13 +113,27 @@ def embed(table: Tensor, inputs: Tensor, dtype: torch.dtype) -> Tensor:
     return (x.mean(2) if inputs.ndim == 3 else x).to(dtype)
 
 
-def positions_in_documents(positions: Tensor, doc_ids: Tensor) -> Tensor:
+def positions_in_documents(doc_ids: Tensor) -> Tensor:
     """Count a row's positions anew from each document's first.
 
-    Shapes: positions (T,), doc_ids (B, T) -> (B, T)
+    Shapes: (B, S) -> (B, S)
     """
-    begins = F.pad(doc_ids[:, 1:] != doc_ids[:, :-1], (1, 0), value=True)  # (B, T)
+    positions = torch.arange(doc_ids.shape[1], device=doc_ids.device)  # (S,)
+    begins = F.pad(doc_ids[:, 1:] != doc_ids[:, :-1], (1, 0), value=True)  # (B, S)
     return positions - torch.where(begins, positions, 0).cummax(dim=1).values
+
+
+def embedding_noise(x: Tensor, doc_ids: Tensor | None, alpha: float) -> Tensor:
+    """Draw uniform noise of size alpha / sqrt(L D) for embeddings; L is the number of tokens in each one's document.
+
+    Shapes: x (B, T, D), doc_ids (B, T) in 0..T-1 -> (B, T, D)
+    Source: Jain et al. 2023, arXiv:2310.05914, algorithm 1.
+    """
+    lengths = torch.full_like(x[..., 0], x.shape[1], dtype=torch.float32)  # (B, T)
+    if doc_ids is not None:
+        lengths = torch.zeros_like(lengths).scatter_add(1, doc_ids, torch.ones_like(lengths)).gather(1, doc_ids)
+    size = alpha / (lengths * x.shape[2]).sqrt()[..., None]  # (B, T, 1)
+    return ((2 * torch.rand_like(x, dtype=torch.float32) - 1) * size).to(x.dtype)
 
 
 def rotary_tables(positions: Tensor, head_dim: int, theta: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

@@ -10,14 +10,21 @@ from luthier.plan.parameters import count
 
 
 def forward_flops_per_token(config: ModelConfig, seq_len: int) -> dict[str, float]:
-    """FLOPs of one token's forward pass by part: two for each weight of a product, and causal attention over half of the row.
+    """FLOPs of one token's forward pass by part: two for each weight of a product, and attention to the positions that are visible.
 
     The head is a product also when it is tied; looking an embedding up is none.
     """
     parts = count(config)
-    scores = 2.0 * config.n_layers * config.n_heads * config.head_dim * (seq_len + 1)  # q k^T and p v, 2 FLOPs each, half of them visible
+    seen = sum(visible_positions(seq_len, config.window_of(layer)) for layer in range(config.n_layers))
+    scores = 4.0 * config.n_heads * config.head_dim * seen  # q k^T and p v, 2 FLOPs each
     blocks = 2.0 * (parts["attention"] + parts["mlp"])
     return {"blocks": blocks, "attention_scores": scores, "head": 2.0 * config.vocab_size * config.d_model}
+
+
+def visible_positions(seq_len: int, window: int | None) -> float:
+    """How many positions a token of a row sees on average, itself among them."""
+    full = min(window or seq_len, seq_len)
+    return (full * (full + 1) / 2 + (seq_len - full) * full) / seq_len
 
 
 def training_flops_per_token(config: ModelConfig, seq_len: int) -> float:

@@ -29,40 +29,84 @@ def optimizer_bytes(config: ModelConfig, settings: OptimSection) -> int:
 def activation_bytes_per_token(config: ModelConfig, seq_len: int, precision: str, *, fused_attention: bool = False) -> float:
     """Estimate what the backward pass needs of one token in a row of `seq_len`, all layers together.
 
-    A norm keeps its input and its normalised input in fp32 and gives its result in the compute type; attention keeps the turned queries,
-    the keys and values of every query head, and its result; SwiGLU keeps four tensors of width F. Where no kernel fuses it, attention
-    also keeps its weights for the positions that the mask leaves: in fp32 from the softmax and, cast, in the compute type.
+    RMSNorm keeps its input and its normalised input in fp32, LayerNorm its input, and both give their result in the compute type; SwiGLU
+    keeps four tensors of width F, an MLP without a gate two. A switch keeps what it multiplies; dropout its factors, on a GPU as bytes.
     """
-    item = BF16 if precision == "bf16" else FP32
-    norm = config.d_model * (2 * FP32 + item)
-    attention: float = 4 * config.n_heads * config.head_dim * item
-    if fused_attention:
-        attention += FP32 * config.n_heads  # the log of each row's normaliser
-    else:
-        seen = (seq_len + min(QUERY_BLOCK, seq_len)) / 2
-        attention += config.n_heads * seen * (FP32 + (item if item != FP32 else 0))
-    return config.n_layers * (2 * norm + attention + 4 * config.d_ff * item) + norm
+    item = FP32 if precision == "fp32" else BF16
+    c, norm = config, _norm_bytes(config, item)
+    block = 2 * norm + (4 if c.mlp == "swiglu" else 2) * c.d_ff * item
+    dropped = c.d_model * (1 if fused_attention else item) if c.dropout else 0
+    block += (c.d_model * item if c.residual_scalars else 0) + 2 * dropped
+    attention = sum(_attention_bytes(c, layer, seq_len, item, fused_attention) for layer in range(c.n_layers))
+    around = (2 * c.d_model * item if c.residual_scalars else 0) + dropped
+    return c.n_layers * block + attention + norm + around
+
+
+def _norm_bytes(config: ModelConfig, item: int) -> int:
+    return config.d_model * ((2 if config.norm == "rmsnorm" else 1) * FP32 + item)
+
+
+def _attention_bytes(config: ModelConfig, layer: int, seq_len: int, item: int, fused: bool) -> float:
+    """What attention of one layer keeps of one token: queries, the keys and values of every query head, and its result.
+
+    Where no kernel fuses it, also its weights for the positions that a block of queries may see: in fp32 from the softmax and, cast, in
+    the compute type; else the logarithm of each row's normaliser.
+    """
+    c = config
+    kept = 4 * c.n_heads * c.head_dim * item
+    kept += (c.n_heads + c.n_kv_heads) * c.head_dim * 2 * FP32 if c.qk_norm else 0
+    kept += c.n_kv_heads * c.head_dim * item if c.has_value_embedding(layer) else 0
+    if fused:
+        return kept + FP32 * c.n_heads
+    window, seen = c.window_of(layer) or seq_len, 0
+    for start in range(0, seq_len, QUERY_BLOCK):
+        end = min(start + QUERY_BLOCK, seq_len)
+        seen += (end - start) * (end - max(0, start - window + 1))
+    return kept + c.n_heads * seen / seq_len * (FP32 + (item if item != FP32 else 0))
+
+
+def kept_bytes_per_token(config: ModelConfig, seq_len: int, precision: str, checkpointing: str, *, fused_attention: bool = False) -> float:
+    """What `activation_bytes_per_token` says, with activation checkpointing.
+
+    Of every block only its input is kept, or its input and the results of products and attention; one block is whole at a time.
+    """
+    everything = activation_bytes_per_token(config, seq_len, precision, fused_attention=fused_attention)
+    if checkpointing == "off":
+        return everything
+    item = FP32 if precision == "fp32" else BF16
+    norm = _norm_bytes(config, item)
+    heads, wide = 2 * config.n_heads + 2 * config.n_kv_heads, 2 if config.mlp == "swiglu" else 1
+    results = 2 * config.d_model + heads * config.head_dim + wide * config.d_ff if checkpointing == "selective" else 0
+    return config.n_layers * (config.d_model + results) * item + (everything - norm) / config.n_layers + norm
 
 
 def training_bytes(
-    config: ModelConfig, settings: OptimSection, rows: int, seq_len: int, precision: str, *, on_gpu: bool = False
+    config: ModelConfig,
+    settings: OptimSection,
+    rows: int,
+    seq_len: int,
+    precision: str,
+    *,
+    on_gpu: bool = False,
+    checkpointing: str = "off",
 ) -> dict[str, int]:
     """Bytes by part at the peak of a step with micro-batches of `rows`; weights and gradients are fp32.
 
     The copy that a checkpoint is written from is in main memory, which counts where that is the device's.
     """
-    params, tokens = count(config)["total"], rows * seq_len
-    item = BF16 if precision == "bf16" else FP32
+    parts, tokens = count(config), rows * seq_len
+    params, looked_up = parts["total"], parts["positions"] + parts["value embeddings"]
+    item = FP32 if precision == "fp32" else BF16
     head_gradient = FP32 * config.vocab_size * config.d_model
     logits = min(tokens, HEAD_CHUNK_TOKENS) * config.vocab_size * (2 * FP32 + 2 * item)
     return {
         "program": PROGRAM_BYTES,
         "weights": FP32 * params,
-        "weights, cast": BF16 * params if precision == "bf16" else 0,
+        "weights, cast": BF16 * (params - looked_up) if precision != "fp32" else 0,
         "gradients": FP32 * params,
         "optimizer": optimizer_bytes(config, settings),
         "checkpoint copy": 0 if on_gpu else checkpoint_bytes(config, settings),
-        "activations": round(tokens * activation_bytes_per_token(config, seq_len, precision, fused_attention=on_gpu)),
+        "activations": round(tokens * kept_bytes_per_token(config, seq_len, precision, checkpointing, fused_attention=on_gpu)),
         "head": head_gradient + logits,
     }
 

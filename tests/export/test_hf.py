@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from luthier.config.sampling import SamplingSection
-from luthier.errors import LuthierError, StorageError
+from luthier.errors import ConfigError, LuthierError, StorageError
 from luthier.export.hf import export_hugging_face
 from luthier.export.parity import check_parity
 from luthier.generate.engine import Engine
@@ -21,6 +21,8 @@ from luthier.tasks.conversation import Message
 from luthier.tokenizer.chat import CHAT_TEMPLATE, render_prompt
 from luthier.tokenizer.tokenizer import Tokenizer
 from tests.export.conftest import SENTENCES, decoder
+from tests.small import small_decoder
+from tests.switches import shake
 
 transformers = pytest.importorskip("transformers")
 
@@ -39,6 +41,57 @@ def export(model: Decoder, tokenizer: Tokenizer, directory: Path, dtype: str = "
 def load(directory: Path) -> tuple[Any, dict[str, Any]]:
     model, info = transformers.AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, output_loading_info=True)
     return model.eval(), info
+
+
+KINDS: list[tuple[str, dict[str, Any]]] = [
+    ("LlamaForCausalLM", {"bias": True, "positions": "rope_interleaved", "n_kv_heads": 2}),
+    ("LlamaForCausalLM", {"positions": ("rope", "rope_interleaved"), "dropout": 0.1}),
+    ("Qwen3ForCausalLM", {"qk_norm": True, "n_kv_heads": 2}),
+    ("Qwen3ForCausalLM", {"qk_norm": True, "positions": "rope_interleaved", "windows": (7, 0), "tie_embeddings": False}),
+    ("SmolLM3ForCausalLM", {"positions": ("rope", "none"), "windows": 5, "bias": True}),
+    ("SmolLM3ForCausalLM", {"windows": (0, 9, 9), "n_kv_heads": 1}),
+    ("ArceeForCausalLM", {"mlp": "relu2", "n_kv_heads": 2}),
+    ("ArceeForCausalLM", {"mlp": "gelu", "bias": True}),
+    ("GPT2LMHeadModel", {"norm": "layernorm", "mlp": "gelu", "bias": True, "positions": "learned"}),
+    ("GPT2LMHeadModel", {"norm": "layernorm", "mlp": "relu2", "bias": True, "positions": "learned", "tie_embeddings": False}),
+    ("MptForCausalLM", {"norm": "layernorm", "mlp": "gelu", "positions": "alibi", "d_ff": 128}),
+    (
+        "MptForCausalLM",
+        {"norm": "layernorm", "mlp": "gelu", "positions": "alibi", "d_ff": 96, "d_model": 24, "n_heads": 3, "n_kv_heads": 3},
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "switches"), KINDS, ids=str)
+def test_every_kind_has_transformers_logits(tokenizer: Tokenizer, tmp_path: Path, name: str, switches: dict[str, Any]) -> None:
+    shape = {"vocab_size": tokenizer.vocab_size, "n_kv_heads": 4, "n_layers": 3, "rope_theta": 500.0, "norm_eps": 1e-4, **switches}
+    model = shake(small_decoder(7, **shape))
+    assert export(model, tokenizer, tmp_path / "hf")["format"] == name
+    theirs, info = load(tmp_path / "hf")
+    assert type(theirs).__name__ == name and not any(info.values()), info
+    ids = torch.tensor([tokenizer.encode(SENTENCES[1])[:30], tokenizer.encode(SENTENCES[2])[:30]])
+    with torch.no_grad():
+        ours = model.logits(model(ids))
+        torch.testing.assert_close(ours, theirs(input_ids=ids).logits, atol=1e-4, rtol=1e-4)
+    assert ours.std() > 0.3, "logits that hardly differ prove nothing"
+    assert check_parity(tmp_path / "hf", model, tokenizer, ["Music is", "A violin"], 24)["tokens"] == 48
+
+
+@pytest.mark.parametrize(
+    ("switches", "reason"),
+    [
+        ({"value_embeddings": True}, "value_embeddings"),
+        ({"logit_softcap": 9.0}, "logit_softcap"),
+        ({"positions": ("none", "alibi")}, "alibi"),
+        ({"qk_norm": True, "bias": True}, "bias=true|qk_norm=true"),
+        ({"windows": (3, 5)}, "several sizes|windows"),
+    ],
+    ids=str,
+)
+def test_what_no_architecture_has_is_refused(tokenizer: Tokenizer, tmp_path: Path, switches: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ConfigError, match=reason):
+        export(small_decoder(vocab_size=tokenizer.vocab_size, **switches), tokenizer, tmp_path / "hf")
+    assert not any(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
