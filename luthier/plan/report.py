@@ -7,8 +7,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from luthier.config.load import resolve_model
+from luthier.config.model import ModelConfig
 from luthier.config.schema import Recipe
 from luthier.errors import ConfigError
+from luthier.plan.architectures import why_none
 from luthier.plan.compute import forward_flops_per_token, six_n, training_flops_per_token
 from luthier.plan.hardware import ASSUMED_UTILISATION, Hardware
 from luthier.plan.horizon import bytes_per_token, micro_batch_rows, rows_per_step, steps_for, text_bytes
@@ -125,7 +127,7 @@ def plan(recipe: Recipe, hardware: Hardware | None, corpus_bytes: int | None = N
         disk_bytes=checkpoint * kept + total * (BF16 if recipe.export.dtype == "bf16" else FP32),
         uniform_loss=math.log(config.vocab_size),
         expected_loss=expected_loss(total, parts["attention"] + parts["mlp"], tokens, config.vocab_size) if tokens else None,
-        notes=_notes(steps, hardware, peak, seconds),
+        notes=_notes(config, steps, hardware, peak, seconds),
     )
 
 
@@ -141,8 +143,10 @@ def _precision(asked: str, hardware: Hardware | None) -> str:
     return "bf16" if hardware is not None and hardware.prefers_bf16 else "fp32"
 
 
-def _notes(steps: int | None, hardware: Hardware | None, peak: float | None, seconds: float | None) -> tuple[str, ...]:
+def _notes(config: ModelConfig, steps: int | None, hardware: Hardware | None, peak: float | None, seconds: float | None) -> tuple[str, ...]:
     notes: list[str] = []
+    if reason := why_none(config):
+        notes.append(f"it cannot be exported: {reason}")
     if steps is None:
         notes.append("the horizon is in epochs: steps, tokens and time are known once the text is packed")
     if hardware is not None and not peak:
