@@ -74,14 +74,15 @@ def run(
     restarts: Restarts = 5,
     resume: Resume = None,
     allow: Allow = None,
+    until: Annotated[str | None, typer.Option("--until", metavar="STAGE", help="End behind this stage.")] = None,
 ) -> int:
     """Make a recipe's model, all of it.
 
-    Stages: data, tokenizer, pack, pretrain, sft, eval, export, report. What is finished is not done again."""
+    Stages: data, tokenizer, pack, pretrain, sft, those of [[post]], eval, export, report. What is finished is not done again."""
     from luthier.stages.run import run_verb
 
     at_most = restarts if supervise else None
-    return run_verb(arguments, as_json=json, then_chat=chat, budget=budget, restarts=at_most, resume=resume, allow=allow or ())
+    return run_verb(arguments, as_json=json, until=until, then_chat=chat, budget=budget, restarts=at_most, resume=resume, allow=allow or ())
 
 
 @app.command()

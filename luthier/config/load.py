@@ -15,6 +15,7 @@ from typing import Any, cast, get_args
 from pydantic import BaseModel, ValidationError
 
 from luthier.config.model import Architecture, ModelConfig, ModelSection
+from luthier.config.post import POST_SECTIONS
 from luthier.config.schema import Recipe
 from luthier.errors import ConfigError
 
@@ -25,7 +26,7 @@ def load_recipe(paths: Sequence[str | Path], overrides: Iterable[str] = ()) -> R
     """Read recipes, later ones over earlier ones, apply `key=value` overrides and validate.
 
     Raises: ConfigError with every problem at once.
-    Example: `load_recipe(["recipes/quickstart.toml"], ["optim.lr=1e-3", 'data.sources=["my_folder"]'])`
+    Example: `load_recipe(["recipes/quickstart.toml"], ["optim.lr=1e-3", 'data.sources=["my_folder"]', "post.dpo.beta=0.2"])`
     """
     merged: dict[str, Any] = {}
     for path in paths:
@@ -129,9 +130,28 @@ def _merge(base: Mapping[str, Any], over: Mapping[str, Any], path: tuple[str, ..
             merged = {key: value for key, value in merged.items() if key not in group}
     for key, value in over.items():
         old = merged.get(key)
+        if isinstance(old, list) and isinstance(value, dict):
+            merged[key] = _merge_tables(cast("list[Any]", old), cast("dict[str, Any]", value), (*path, key))
+            continue
         both = isinstance(old, dict) and isinstance(value, dict)
         merged[key] = _merge(cast("dict[str, Any]", old), cast("dict[str, Any]", value), (*path, key)) if both else value
     return merged
+
+
+def _merge_tables(tables: Sequence[Any], over: Mapping[str, Any], path: tuple[str, ...]) -> list[Any]:
+    """Lay values onto tables of a list, each found by its `name`.
+
+    Raises: ConfigError when there is no table of a name
+    """
+    names = [cast("dict[str, Any]", table).get("name") if isinstance(table, dict) else None for table in tables]
+    unknown = next((name for name in over if name not in names), None)
+    if unknown is not None:
+        known = ", ".join(str(name) for name in names if name) or "none"
+        raise ConfigError(f"{'.'.join(path)}.{unknown}: there is no table of that name", fix=f"names are: {known}")
+    return [
+        _merge(table, over[str(name)], (*path, str(name))) if isinstance(over.get(str(name)), dict) else table
+        for name, table in zip(names, tables, strict=True)
+    ]
 
 
 def _explain(problem: Mapping[str, Any]) -> str:
@@ -155,6 +175,15 @@ def _known_keys(location: Sequence[str | int]) -> list[str]:
     for part in location:
         if isinstance(part, int):
             continue
+        if model is None:  # a part that says of which kind a table is
+            kinds = {get_args(kind.model_fields["kind"].annotation)[0]: kind for kind in POST_SECTIONS}
+            model = kinds.get(part)
+            if model is None:
+                return []
+            continue
+        if model is Recipe and part == "post":
+            model = None
+            continue
         field = model.model_fields.get(part)
         if field is None:
             return []
@@ -162,7 +191,7 @@ def _known_keys(location: Sequence[str | int]) -> list[str]:
         if found is None:
             return []
         model = found
-    return list(model.model_fields)
+    return list(model.model_fields) if model is not None else []
 
 
 def _section_in(annotation: Any) -> type[BaseModel] | None:

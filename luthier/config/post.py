@@ -1,14 +1,18 @@
-"""What is done with a base model. In: `[sft]`. Out: frozen values. Next: schema."""
+"""What is done with a base model. In: `[sft]`, `[[post]]`. Out: frozen values. Next: schema."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from luthier.config.data import SourceConfig
 from luthier.config.section import Positive, Share
 from luthier.config.training import ScheduleName, TrainingSection
+
+RESERVED = ("data", "tokenizer", "pack", "pretrain", "sft", "eval", "export", "report", "cache", "checkpoints", "logs")
+"""Names that a stage of `[[post]]` may not have: they are taken in the store or in a run's directory."""
+StageName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]
 
 
 TaskName = Literal[
@@ -90,3 +94,25 @@ class SftSection(TrainingSection):
     """Put in front of every conversation that has no system message of its own."""
     sample_prompts: tuple[str, ...] = ("What is music?",)
     """Questions that live samples answer."""
+
+    @model_validator(mode="after")
+    def _noise_is_not_replayed(self) -> SftSection:
+        if self.neftune_alpha and self.replay_every:
+            raise ValueError("`replay_every` does not go with `neftune_alpha`: the noise would differ, and look like a fault")
+        return self
+
+
+class PostSftSection(SftSection):
+    """A further fine-tuning on conversations, such as one that teaches to stop."""
+
+    speaks: ClassVar[bool] = True
+    kind: Literal["sft"]
+    """Which of `[[post]]`'s tables this is."""
+    name: StageName
+    """The stage's name, in the run and on the command line."""
+
+
+POST_SECTIONS = (PostSftSection,)
+"""Each kind of `[[post]]`, and a file of `luthier/stages` for each."""
+PostSection = PostSftSection
+"""A table of `[[post]]`. `speaks` tells whether what it trains is a language model, with which the next stage begins."""

@@ -5,13 +5,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from luthier.config.data import DataSection
 from luthier.config.model import ModelSection
-from luthier.config.post import SftSection
+from luthier.config.post import RESERVED, PostSection, SftSection
 from luthier.config.sampling import SamplingSection
 from luthier.config.section import Positive, Section
 from luthier.config.tokenization import TokenizerSection
@@ -85,6 +85,20 @@ class Recipe(Section):
     optim: OptimSection = OptimSection()
     pretrain: PretrainSection = PretrainSection(tokens_per_param=20)
     sft: SftSection = SftSection()
+    post: tuple[PostSection, ...] = ()
+    """Tables of further training, each with `kind` and `name`, in their order; the last one's model is the recipe's."""
     sampling: SamplingSection = SamplingSection()
     eval: EvalSection = EvalSection()
     export: ExportSection = ExportSection()
+
+    @model_validator(mode="after")
+    def _each_post_stage_has_its_name(self) -> Recipe:
+        names = [section.name for section in self.post]
+        wrong = sorted({name for name in names if names.count(name) > 1 or name in RESERVED})
+        if wrong:
+            raise ValueError(f"post: each stage needs a name of its own, none of {', '.join(RESERVED)}; not {', '.join(wrong)}")
+        return self
+
+    def decides(self) -> dict[str, Any]:
+        """All that a run's name is the hash of, as plain values: not where it is kept, nor a part that is empty."""
+        return self.model_dump(mode="json", exclude={"runs"} if self.post else {"runs", "post"})

@@ -15,20 +15,20 @@ def recipe_toml(recipe: Recipe) -> str:
     lines = ["# The resolved recipe of this run; `luthier run` with this file makes the same model.", ""]
     for name in type(recipe).model_fields:
         value = getattr(recipe, name)
-        if not isinstance(value, BaseModel):
+        if not isinstance(value, BaseModel) and name != "post":
             lines += _field(recipe, name)
-    for name in type(recipe).model_fields:
-        value = getattr(recipe, name)
-        if isinstance(value, BaseModel):
-            lines += ["", f"[{name}]"]
-            for key in type(value).model_fields:
-                lines += _field(value, key)
+    sections = {name: getattr(recipe, name) for name in type(recipe).model_fields}
+    tables = [(f"[{name}]", value) for name, value in sections.items() if isinstance(value, BaseModel)]
+    for title, section in [*tables, *(("[[post]]", stage) for stage in recipe.post)]:
+        lines += ["", title]
+        for key in type(section).model_fields:
+            lines += _field(section, key)
     return "\n".join(lines) + "\n"
 
 
 def _field(section: BaseModel, key: str) -> list[str]:
     value = getattr(section, key)
-    meaning = type(section).model_fields[key].description or ""
+    meaning = (type(section).model_fields[key].description or "").partition("\n")[0]
     if value is None:
         return [f"# {key}: {meaning}"]
     return [f"{key} = {_toml(value)}  # {meaning}" if meaning else f"{key} = {_toml(value)}"]

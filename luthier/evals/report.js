@@ -105,6 +105,14 @@
     const rows = data.pretrain.train, x = column(rows, "step");
     drawLoss("loss", data.pretrain, unit === "bits");
     drawLoss("sft", data.sft, false);
+    data.post.forEach((stage, i) => {
+      drawLoss(`post-${i}`, stage, false);
+      stage.measures.forEach((measure, j) => {
+        const curve = (rows, key, tone, name) => (has(rows, key) ? [line(column(rows, "step"), column(rows, key), name, tone)] : []);
+        const traces = [...curve(stage.train, `post/${measure}`, "train", "training"), ...curve(stage.val, `val/${measure}`, "val", "held out")];
+        draw(`post-${i}-${j}`, traces, layout(measure.replaceAll("_", " ")));
+      });
+    });
     const simple = (id, key, title, tone, shape = {}, more = {}) =>
       draw(id, has(rows, key) ? [line(x, column(rows, key), title, tone, more)] : [], layout(title, shape));
     simple("lr", "lr", "learning rate", "fourth", { yaxis: { rangemode: "tozero", exponentformat: "e" } }, { hovertemplate: "%{y:.2e}<extra></extra>" });

@@ -56,6 +56,8 @@ class ReportData:
     """`question`, and `base` and `tuned` as `evals.answers` gives them."""
     sft_examples: Sequence[Mapping[str, Any]] = ()
     """`question` and `answer` of some training conversations."""
+    post: Sequence[Mapping[str, Any]] = ()
+    """Each stage after SFT: `kind`, `name`, lines of `metrics` and `samples`, and `found`: label, value and text of what to look at."""
     tokens_per_byte: float | None = None
     """Turns nats per token into bits per byte for the training loss."""
 
@@ -79,12 +81,13 @@ def report_html(data: ReportData) -> str:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string((own / "report.html").read_text("utf-8"))
     curves = {"pretrain": _curves(data.pretrain), "sft": _curves(data.sft), "bitsPerNat": _bits_per_nat(data.tokens_per_byte)}
+    charted = bool(data.pretrain or data.sft or data.post)
     return template.render(
         data=data,
         css=Markup((own / "report.css").read_text("utf-8")),
         js=Markup((own / "report.js").read_text("utf-8")),
-        plotly=Markup(get_plotlyjs() if data.pretrain or data.sft else ""),
-        charts=_finite({**curves, "charted": bool(data.pretrain or data.sft)}),
+        plotly=Markup(get_plotlyjs() if charted else ""),
+        charts=_finite({**curves, "post": [_measures(stage["metrics"]) for stage in data.post], "charted": charted}),
         stages=_stages(data.stages),
         parameters=_parameters(data.parameters),
         sources=[_source(source, "documents") for source in data.sources],
@@ -94,6 +97,7 @@ def report_html(data: ReportData) -> str:
         tokenizer_splits=_split_rows(data.tokenizer.get("splits") or {}),
         tokenizer_view=_token_view(data.tokenizer.get("view") or []),
         validations=_validations(data.pretrain),
+        post=[{**stage, **_measures(stage["metrics"]), "samples": _by_prompt(stage["samples"])} for stage in data.post],
         samples=_by_prompt(data.samples),
         sft_samples=_by_prompt(data.sft_samples),
         answers=[_answer(answer) for answer in data.answers],
@@ -107,18 +111,32 @@ def _bits_per_nat(tokens_per_byte: float | None) -> float | None:
     return tokens_per_byte / math.log(2) if tokens_per_byte else None
 
 
-def _curves(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+def _curves(rows: Sequence[Mapping[str, Any]], charted: Sequence[str] = _CHARTED) -> dict[str, list[dict[str, Any]]]:
     """Split metrics into training rows, thinned to what a chart can show, and validation rows."""
     train = [row for row in rows if row.get("train/loss") is not None]
     stride = max(1, math.ceil(len(train) / MAX_POINTS))
     thinned = [row for index, row in enumerate(train) if (len(train) - 1 - index) % stride == 0]
     held_out = [row for row in rows if row.get("val/loss") is not None]
-    return {"train": [_charted(row) for row in thinned], "val": [_charted(row) for row in held_out]}
+    return {"train": [_charted(row, charted) for row in thinned], "val": [_charted(row, charted) for row in held_out]}
 
 
-def _charted(row: Mapping[str, Any]) -> dict[str, Any]:
+def _measures(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """A later stage's curves, the measures of its own that there are, and the last of each, in training and held out."""
+    found = {key.split("/", 1)[1]: None for row in rows for key in row if key.startswith("post/")}
+    held_out = {key.split("/", 1)[1]: None for row in rows for key in row if key.startswith("val/") and key != "val/loss"}
+    measures = ["loss", *dict.fromkeys([*found, *held_out])]
+    charted = (*_CHARTED, *(f"{side}/{measure}" for measure in measures for side in ("post", "val")))
+
+    def last(key: str) -> str:
+        return _value(next((row[key] for row in reversed(rows) if row.get(key) is not None), None))
+
+    table = [(m.replace("_", " "), last("train/loss" if m == "loss" else f"post/{m}"), last(f"val/{m}")) for m in measures]
+    return {**_curves(rows, charted), "measures": measures[1:], "table": table}
+
+
+def _charted(row: Mapping[str, Any], charted: Sequence[str]) -> dict[str, Any]:
     """Keep what is drawn, rounded to what can be seen."""
-    kept = {key: row[key] for key in _CHARTED if key in row}
+    kept = {key: row[key] for key in charted if key in row}
     return {key: float(f"{value:.6g}") if isinstance(value, float) and math.isfinite(value) else value for key, value in kept.items()}
 
 
@@ -224,7 +242,7 @@ def _by_prompt(samples: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _answer(answer: Mapping[str, Any]) -> dict[str, Any]:
-    sides = [_side(kind, answer[kind]) for kind in ("base", "tuned") if kind in answer]
+    sides = [_side(kind, answer[kind]) for kind in answer if kind != "question"]
     return {"question": str(answer.get("question", "")), "sides": sides}
 
 

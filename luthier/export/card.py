@@ -43,7 +43,8 @@ def model_card(recipe: Recipe, summaries: Mapping[str, Mapping[str, Any]], langu
 def _sources(summaries: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
     """All sources with what they were used for; one that served twice is two rows."""
     documents = [{**source, "used": "pretraining"} for source in summaries.get("data", {}).get("sources", ())]
-    conversations = [{**source, "used": "fine-tuning"} for source in summaries.get("sft", {}).get("sources", ())]
+    tuning = [summary for stage, summary in summaries.items() if stage not in ("data", "tokenizer")]
+    conversations = [{**source, "used": "fine-tuning"} for summary in tuning for source in summary.get("sources", ())]
     return [*documents, *conversations]
 
 
@@ -168,9 +169,13 @@ def _procedure(recipe: Recipe, summaries: Mapping[str, Mapping[str, Any]], tuned
     if compute.get("precision"):
         products = "bf16 with fp32 weights" if compute["precision"] == "bf16" else "fp32"
         lines.append(f"Computed on {compute.get('device', 'cpu')}, matrix products in {products}, seed {recipe.run.seed}.")
-    sha256 = sft.get("weights_sha256") or pretrain.get("weights_sha256")
-    if sha256:
-        lines.append(f"SHA-256 of the weights as trained: `{sha256}`.")
+    for section in recipe.post:
+        made = summaries.get(section.name, {})
+        if "steps" in made:
+            lines.append(f"Then `{section.name}` ({section.kind}): {made['steps']:,} steps, peak learning rate {section.lr:g}.")
+    weights = [summary["weights_sha256"] for summary in summaries.values() if summary.get("weights_sha256")]
+    if weights:
+        lines.append(f"SHA-256 of the weights as trained: `{weights[-1]}`.")
     return _section("Training", "\n".join(f"- {line}" for line in lines)) if lines else ""
 
 

@@ -99,6 +99,7 @@ def plan(recipe: Recipe, hardware: Hardware | None, corpus_bytes: int | None = N
     weights_read = total * (BF16 if precision == "bf16" else FP32)
     checkpoint = checkpoint_bytes(config, recipe.optim)
     kept = checkpoints_on_disk(settings) + (checkpoints_on_disk(recipe.sft) if recipe.sft.sources else 0)
+    kept += sum(checkpoints_on_disk(section) for section in recipe.post)
     return PlanReport(
         name=recipe.run.name,
         hardware=hardware.name if hardware else "none",

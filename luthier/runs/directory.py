@@ -36,7 +36,7 @@ class RunDirectory:
     @classmethod
     def of(cls, recipe: Recipe) -> RunDirectory:
         """A recipe's run directory, whether it exists or not."""
-        identity = fingerprint(recipe.model_dump(mode="json", exclude={"runs"}))[:8]
+        identity = fingerprint(recipe.decides())[:8]
         return cls(Path(recipe.runs.root) / f"{recipe.run.name}-{identity}")
 
     @classmethod

@@ -29,8 +29,9 @@ from luthier.plan.horizon import steps_for
 from luthier.plan.parameters import count
 from luthier.runs.progress import Progress, number, progress_for
 from luthier.runs.store import StageRecord, Store
+from luthier.stages.order import load_stage
 from luthier.stages.output import print_json, print_rows
-from luthier.stages.pipeline import address, load_stage
+from luthier.stages.pipeline import address
 from luthier.stages.pretrain import start
 from luthier.stages.recorder import Recorder, Training
 from luthier.stages.run import recipe_from
@@ -173,7 +174,7 @@ def _packed(recipe: Recipe, store: Store) -> tuple[ModelConfig, RowSource] | Non
     records: dict[str, StageRecord] = {}
     with contextlib.suppress(LuthierError):
         for name in ("data", "tokenizer", "pack"):
-            key, _ = address(load_stage(name), recipe, store, records)
+            key, _ = address(load_stage(name, recipe), recipe, store, records)
             record = store.finished(name, key)
             if record is None:
                 return None

@@ -6,6 +6,7 @@ from typing import Any
 
 from luthier.config.schema import Recipe
 from luthier.runs.files import fingerprint, write_json
+from luthier.stages.order import model_stages
 from luthier.stages.stage import Job, Outcome, Stage
 
 
@@ -14,7 +15,7 @@ def _settings(recipe: Recipe) -> dict[str, Any]:
         "eval": recipe.eval.model_dump(mode="json"),
         "sampling": recipe.sampling.model_dump(mode="json"),
         "seed": recipe.run.seed,
-        "tuned": bool(recipe.sft.sources),
+        "tuned": len(model_stages(recipe)) > 1,
         "document_mask": recipe.pretrain.document_mask,
         "system_prompt": recipe.sft.system_prompt,
     }
@@ -33,7 +34,8 @@ def _run(job: Job) -> Outcome:
     compute = settle_compute(job, recipe.pretrain, 0, 1)
     result: dict[str, Any] = {"bits_per_byte": {}, "answers": []}
     answers: dict[str, list[dict[str, Any]]] = {}
-    stages = {"base": "pretrain", "tuned": "sft"} if recipe.sft.sources else {"base": "pretrain"}
+    models = model_stages(recipe)
+    stages = {"base": models[0], **{name: name for name in models[1:-1]}, **({"tuned": models[-1]} if len(models) > 1 else {})}
     for name, stage in stages.items():
         model, tokenizer = load_model(final_checkpoint(job.inputs[stage]), compute.device)
         model.compute_dtype = compute.dtype
@@ -43,7 +45,7 @@ def _run(job: Job) -> Outcome:
             figures = evaluate(model, validation, lengths, compute.device, settings.max_tokens, bar, masked)
             result["bits_per_byte"][name] = figures
         engine = Engine(model, compute.device, None, model.config.max_seq_len)
-        chat, system_prompt = name == "tuned", recipe.sft.system_prompt
+        chat, system_prompt = name != "base", recipe.sft.system_prompt
         answers[name] = answer_questions(engine, tokenizer, settings.questions, recipe.sampling, recipe.run.seed, chat, system_prompt)
     for i, question in enumerate(settings.questions):
         result["answers"].append({"question": question, **{name: given[i] for name, given in answers.items()}})

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from luthier.config.schema import Recipe
+from luthier.stages.order import model_stages
 from luthier.stages.stage import Job, Outcome, Stage
 
 
@@ -15,7 +16,7 @@ def _settings(recipe: Recipe) -> dict[str, Any]:
         "questions": list(recipe.eval.questions),
         "name": recipe.run.name,
         "description": recipe.description,
-        "tuned": bool(recipe.sft.sources),
+        "tuned": len(model_stages(recipe)) > 1,
     }
 
 
@@ -29,7 +30,7 @@ def _run(job: Job) -> Outcome:
     from luthier.train.checkpoint import load_model
 
     recipe = job.recipe
-    model, tokenizer = load_model(final_checkpoint(job.inputs["sft" if recipe.sft.sources else "pretrain"]))
+    model, tokenizer = load_model(final_checkpoint(job.inputs[model_stages(recipe)[-1]]))
     folder = job.directory / "huggingface"
     report = export_hugging_face(model, tokenizer, folder, recipe.export.dtype, chat_template(tokenizer), recipe.sampling)
     write_text(folder / "README.md", model_card(recipe, job.summaries))

@@ -18,10 +18,10 @@ from luthier.runs.progress import Progress
 from luthier.runs.registry import find_run
 from luthier.runs.store import StageRecord, Store
 from luthier.stages.lineage import continued
-from luthier.stages.pipeline import STAGES, address, load_stage
+from luthier.stages.order import load_stage
+from luthier.stages.pipeline import address, stages_until
 from luthier.stages.stage import Job, follows, wait_for
 
-TOGETHER = ("pretrain", "sft")
 SAVING = 600.0
 """How long the leading rank may take to save when all stop. Units: seconds"""
 
@@ -32,13 +32,14 @@ def follow(recipe: Recipe, until: str, resume: str | None = None, allow: Sequenc
     store, progress = Store(Path(recipe.runs.root)), Progress()
     if resume is not None:
         recipe, _ = continued(recipe, find_run(resume, Path(recipe.runs.root)), store, allow)
-    last = max(STAGES.index(name) for name in TOGETHER)
     records: dict[str, StageRecord] = {}
-    for name in STAGES[: min(STAGES.index(until), last) + 1]:
-        stage = load_stage(name)
+    stages = [load_stage(name, recipe) for name in stages_until(recipe, until)]
+    last = max((number for number, stage in enumerate(stages) if stage.trains), default=len(stages) - 1)
+    for stage in stages[: last + 1]:
+        name = stage.name
         key, described = address(stage, recipe, store, records)
         directory = store.directory(name, key)
-        if name in TOGETHER and store.finished(name, key) is None:
+        if stage.trains and store.finished(name, key) is None:
             inputs = {need: store.directory(need, records[need].key) for need in stage.needs}
             summaries = {need: records[need].summary for need in stage.needs}
             wait_for(lambda path=directory: path.is_dir() or None, directory)

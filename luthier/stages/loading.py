@@ -11,6 +11,7 @@ from luthier.errors import CheckpointError
 from luthier.generate.engine import Engine
 from luthier.runs.directory import RunDirectory
 from luthier.stages.again import recorded_recipe
+from luthier.stages.order import model_stages
 from luthier.stages.training import final_checkpoint
 from luthier.tokenizer.tokenizer import Tokenizer
 from luthier.train.checkpoint import load_model
@@ -33,8 +34,8 @@ def load_run(run: RunDirectory, base: bool = False) -> Loaded:
     Raises: CheckpointError when the run has no model yet.
     """
     recipe = recorded_recipe(run, run.path.parent)
-    tuned = bool(recipe.sft.sources) and not base
-    stage = "sft" if tuned else "pretrain"
+    names = model_stages(recipe)
+    tuned, stage = len(names) > 1 and not base, names[0 if base else -1]
     directory = run.stage(stage)
     if directory is None:
         raise CheckpointError(

@@ -6,7 +6,6 @@ Each stage's output is addressed by the hash of its settings and of its inputs, 
 from __future__ import annotations
 
 import contextlib
-import importlib
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -16,7 +15,7 @@ from typing import Any
 
 from luthier.config.schema import Recipe
 from luthier.data.engine import Spread
-from luthier.errors import DataError, Interrupted, StorageError, Terminated
+from luthier.errors import ConfigError, DataError, Interrupted, StorageError, Terminated
 from luthier.plan.report import plan
 from luthier.runs.directory import RunDirectory
 from luthier.runs.files import atomic_file, make_directory, read_json, storage_errors, write_json
@@ -26,13 +25,9 @@ from luthier.runs.registry import find_run
 from luthier.runs.store import StageRecord, Store, damaged_files, describe_files, stage_key
 from luthier.runs.watch import Watch, is_interruption, watching
 from luthier.stages.lineage import continued, require_same_inputs
+from luthier.stages.order import LAST, load_stage, stage_names
 from luthier.stages.stage import Job, Stage
 from luthier.train.stopping import STOP_FILE, StopRequest
-
-STAGES = ("data", "tokenizer", "pack", "pretrain", "sft", "eval", "export", "report")
-"""In the order in which they run. A stage's file has its name, but `eval` is a builtin's: `evaluate`."""
-
-_FILES = {"eval": "evaluate"}
 
 
 @dataclass
@@ -50,11 +45,6 @@ class Progressed:
     def as_dict(self) -> dict[str, Any]:
         shown = {"name": self.name, "status": self.status, "seconds": round(self.seconds, 3), "cached": self.cached}
         return {**shown, "directory": str(self.directory)}
-
-
-def load_stage(name: str) -> Stage:
-    """Import one stage's file; this loads nothing heavy before the stage runs."""
-    return importlib.import_module(f"luthier.stages.{_FILES.get(name, name)}").STAGE
 
 
 @dataclass(frozen=True)
@@ -77,7 +67,7 @@ def run_recipe(
     recipe: Recipe,
     progress: Progress,
     overrides: Sequence[str] = (),
-    until: str = STAGES[-1],
+    until: str = LAST,
     *,
     seconds: float | None = None,
     resume: str | None = None,
@@ -99,7 +89,8 @@ def run_recipe(
         recipe, changes = continued(recipe, parent, store, allow)
         parents = {"parents": [parent.path.name], "changes": changes}
     run = RunDirectory.open(recipe, overrides)
-    done = _all_done(recipe, run, store, until)
+    names = stages_until(recipe, until)
+    done = _all_done(recipe, run, store, names)
     if done is not None:
         for stage in done:
             progress.say(f"{stage.name:<10} cached")
@@ -113,8 +104,8 @@ def run_recipe(
             with storage_errors(run.path), watching(run, progress) as watch:
                 remove_leftovers(store.cache)
                 attempt = _Attempt(recipe, run, store, progress, stop, watch, allow, spread or Spread(recipe.runs.workers))
-                for name in STAGES[: STAGES.index(until) + 1]:
-                    done.append(_advance(load_stage(name), attempt))
+                for name in names:
+                    done.append(_advance(load_stage(name, recipe), attempt))
         except BaseException as error:
             if isinstance(error, Interrupted | Terminated) and command is not None:
                 error.fix = f"go on with: {command}"
@@ -128,15 +119,26 @@ def run_recipe(
     return run, done
 
 
-def _all_done(recipe: Recipe, run: RunDirectory, store: Store, until: str) -> list[Progressed] | None:
+def stages_until(recipe: Recipe, until: str) -> tuple[str, ...]:
+    """The names of a recipe's stages up to one of them.
+
+    Raises: ConfigError when the recipe has no such stage
+    """
+    names = stage_names(recipe)
+    if until not in names:
+        raise ConfigError(f"the recipe has no stage {until!r}", fix=f"its stages are: {', '.join(names)}")
+    return names[: names.index(until) + 1]
+
+
+def _all_done(recipe: Recipe, run: RunDirectory, store: Store, names: Sequence[str]) -> list[Progressed] | None:
     """What to say of a run that is complete, without writing anything; `None` when there is something to do."""
     known = run.record
     if known.get("status") != "complete":
         return None
     records: dict[str, StageRecord] = {}
     done: list[Progressed] = []
-    for name in STAGES[: STAGES.index(until) + 1]:
-        key, _ = address(load_stage(name), recipe, store, records)
+    for name in names:
+        key, _ = address(load_stage(name, recipe), recipe, store, records)
         record = store.finished(name, key)
         if record is None or known.get("stages", {}).get(name, {}).get("key") != key:
             return None
@@ -165,7 +167,7 @@ def _advance(stage: Stage, attempt: _Attempt) -> Progressed:
     if record is None:
         if attempt.stop.reason() is not None:
             raise attempt.stop.error()
-        if stage.name in ("pretrain", "sft"):
+        if stage.trains:
             require_same_inputs(run, stage.name, attempt.described, attempt.allowed)
         make_directory(directory)
         with locked(directory, "stage"):

@@ -118,4 +118,4 @@ def _run(job: Job) -> Outcome:
     return Outcome(outcome.fingerprint, {"params": parameters, "tokens_per_byte": tokens_per_byte, "rows": made, **outcome.summary})
 
 
-STAGE = Stage("pretrain", ("tokenizer", "pack"), _run, _settings)
+STAGE = Stage("pretrain", ("tokenizer", "pack"), _run, _settings, trains=True)

@@ -21,7 +21,8 @@ from luthier.runs.manifest import write_manifest
 from luthier.runs.progress import Progress
 from luthier.runs.store import RECORD, StageRecord, Store, describe_file, read_record, stage_key
 from luthier.stages.again import recorded_recipe, where_it_ran
-from luthier.stages.pipeline import STAGES, load_stage, run_recipe
+from luthier.stages.order import load_stage, stage_names
+from luthier.stages.pipeline import run_recipe
 from luthier.stages.verify import Damage, examine, stage_directories
 
 LOGS = ("metrics.jsonl", "samples.jsonl", "incidents")
@@ -53,7 +54,7 @@ def repair_run(run: RunDirectory, damages: Sequence[Damage], progress: Progress)
         for line in accepted:
             progress.warn(f"{line}; it cannot be made again without training anew, so it is accepted as it is")
         if broken and before:
-            run_recipe(recipe, progress, until=max(before, key=STAGES.index))
+            run_recipe(recipe, progress, until=max(before, key=stage_names(recipe).index))
             run.update(**kept)
     _require_whole(run, before)
     return [_said(run, path) for path in broken], accepted
@@ -76,10 +77,10 @@ def _require_same_run(run: RunDirectory, recipe: Recipe, before: dict[str, dict[
     if RunDirectory.of(recipe).path.name != run.path.name:
         raise CheckpointError(f"{run.path / 'config.toml'}: this is not the recipe of {run.path.name} any more", fix=fix)
     store = Store(run.path.parent)
-    for name in STAGES:
+    for name in stage_names(recipe):
         if name not in before:
             continue
-        stage = load_stage(name)
+        stage = load_stage(name, recipe)
         inputs = {need: before[need]["fingerprint"] for need in stage.needs}
         key = stage_key(name, stage.version, stage.settings(recipe), {**inputs, **stage.sources(recipe, store.cache)})
         if key != before[name]["key"]:

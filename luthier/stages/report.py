@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from luthier.config.schema import Recipe
+from luthier.stages.order import stage_names, training_stages
 from luthier.stages.stage import Job, Outcome, Stage
 
 
@@ -36,10 +37,10 @@ def _run(job: Job) -> Outcome:
             ("computed", ", ".join(f"{key} {value}" for key, value in pretrain["compute"].items())),
             ("luthier", f"{machine['luthier']} {(machine['commit'] or '')[:12]}".strip()),
             ("packages", ", ".join(f"{name} {version}" for name, version in machine["packages"].items())),
-            *((f"{name}: {label}", value) for name in ("pretrain", "sft") for label, value in _health(said[name])),
+            *((f"{name}: {label}", value) for name in training_stages(recipe) for label, value in _health(said[name])),
         ],
         summary=_summary(said),
-        stages=[{"name": name, "seconds": record["seconds"], "cached": False} for name, record in records.items()],
+        stages=[{"name": name, "seconds": records[name]["seconds"], "cached": False} for name in stage_names(recipe) if name in records],
         sources=[dict(source) for source in said["data"]["sources"]],
         tokenizer=dict(tokenizer),
         plan=_plan_rows(predicted, pretrain),
@@ -50,11 +51,20 @@ def _run(job: Job) -> Outcome:
         sft_samples=read_metrics(job.inputs["sft"] / "samples.jsonl"),
         answers=[dict(answer) for answer in said["eval"]["answers"]],
         tokens_per_byte=pretrain["tokens_per_byte"],
-        sft_sources=[dict(source) for source in said["sft"].get("sources", [])],
+        sft_sources=[dict(source) for name in training_stages(recipe) for source in said[name].get("sources", [])],
+        post=[_post(section.kind, section.name, job) for section in recipe.post],
     )
     path = job.directory / "report.html"
     write_report(path, data)
     return Outcome(fingerprint(sha256_file(path)), {})
+
+
+def _post(kind: str, name: str, job: Job) -> dict[str, Any]:
+    """What a stage of `[[post]]` has to show."""
+    from luthier.runs.metrics import read_metrics
+
+    metrics, samples = (read_metrics(job.inputs[name] / f"{log}.jsonl") for log in ("metrics", "samples"))
+    return {"kind": kind, "name": name, "metrics": metrics, "samples": samples, "found": job.summaries[name].get("found", [])}
 
 
 def _health(stage: Any) -> list[tuple[str, str]]:
@@ -77,8 +87,8 @@ def _summary(said: Any) -> list[tuple[str, str]]:
         ("validation loss", f"{evaluated['base']['val_loss']:.4f} nats per token"),
         ("bits per byte", f"{evaluated['base']['val_bpb']:.4f}"),
     ]
-    if "tuned" in evaluated:
-        rows.append(("bits per byte, tuned", f"{evaluated['tuned']['val_bpb']:.4f}"))
+    for name in list(evaluated)[1:]:
+        rows.append((f"bits per byte, {name}", f"{evaluated[name]['val_bpb']:.4f}"))
     if "validation" in sft:
         rows.append(("loss on held-out answers", f"{sft['validation']['loss']:.4f} nats per token"))
     return rows

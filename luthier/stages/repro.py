@@ -22,11 +22,11 @@ from luthier.runs.progress import Progress, progress_for
 from luthier.runs.registry import find_run, runs_root
 from luthier.runs.store import Store
 from luthier.stages.again import recorded_recipe, where_it_ran
+from luthier.stages.order import stage_names, training_stages
 from luthier.stages.output import print_json, print_table
-from luthier.stages.pipeline import STAGES, run_recipe
+from luthier.stages.pipeline import run_recipe
 from luthier.stages.summary import stage_summaries
 
-TRAINING = ("sft", "pretrain")
 SHOWS_TIMES = "report"
 COMPARED = ("luthier", "commit", "python", "packages", "platform", "cores")
 
@@ -77,8 +77,10 @@ def reproduce(original: RunDirectory, until: str | None, progress: Progress) -> 
 
     Raises: ConfigError when the run has not got so far.
     """
-    finished = [name for name in STAGES if name in original.record.get("stages", {})]
-    last = until or next((name for name in TRAINING if name in finished), finished[-1] if finished else "")
+    recipe = recorded_recipe(original, original.path.parent)
+    finished = [name for name in stage_names(recipe) if name in original.record.get("stages", {})]
+    trained = [name for name in training_stages(recipe) if name in finished]
+    last = until or next(iter((*reversed(trained), *reversed(finished))), "")
     if last not in finished:
         there = ", ".join(finished) or "none"
         raise ConfigError(f"{original.path}: the run has no finished stage {last!r}", fix=f"its finished stages are: {there}")
@@ -115,7 +117,7 @@ def _lay_out(original: RunDirectory, root: Path, continues: str | None) -> None:
     make_directory(store.root)
     with storage_errors(root):
         _share(before.cache, store.root / "cache")
-        for name in STAGES:
+        for name in original.record.get("stages", {}):
             directory = original.stage(name)
             if directory is not None and (directory / "compute.json").is_file():
                 shutil.copy(directory / "compute.json", make_directory(store.directory(name, directory.name)))
@@ -140,8 +142,8 @@ def _compare(original: RunDirectory, copy: RunDirectory, stages: list[str], root
 
 def _weights(run: RunDirectory, stages: list[str]) -> str | None:
     said = stage_summaries(run)
-    found = (said.get(name, {}).get("weights_sha256") for name in TRAINING if name in stages)
-    return next((weights for weights in found if weights), None)
+    found = [said.get(name, {}).get("weights_sha256") for name in stages]
+    return next((weights for weights in reversed(found) if weights), None)
 
 
 def _changes(before: Any, now: dict[str, Any]) -> list[str]:

@@ -13,8 +13,9 @@ from luthier.config.load import load_recipe
 from luthier.config.schema import Recipe
 from luthier.errors import ConfigError
 from luthier.runs.progress import duration, progress_for
+from luthier.stages.order import LAST
 from luthier.stages.output import print_json, print_rows
-from luthier.stages.pipeline import STAGES, run_recipe
+from luthier.stages.pipeline import run_recipe
 from luthier.stages.stage import follows
 from luthier.stages.summary import command, summarise, summary_rows
 
@@ -53,7 +54,7 @@ def run_verb(
     arguments: Sequence[str],
     *,
     as_json: bool,
-    until: str = STAGES[-1],
+    until: str | None = None,
     then_chat: bool = False,
     budget: str | None = None,
     restarts: int | None = None,
@@ -63,7 +64,9 @@ def run_verb(
     """Run a recipe's stages up to `until` and print what came of it; with `restarts`, as a child that is started again after a crash."""
     seconds = None if budget is None else seconds_of(budget)
     recipe, overrides = recipe_from(arguments)
-    words = ["run" if until == STAGES[-1] else until, *arguments]
+    until = until or LAST
+    of_post = until in {section.name for section in recipe.post}
+    words = ["run", *arguments, "--until", until] if of_post else ["run" if until == LAST else until, *arguments]
     words += [*(["--json"] if as_json else []), *(["--chat"] if then_chat else []), *(["--resume", resume] if resume else [])]
     words += [word for key in allow for word in ("--allow-change", key)]
     if restarts is not None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from luthier.config.post import PostSftSection, SftSection
 from luthier.config.schema import Recipe
 from luthier.runs.files import read_json, write_json
 from luthier.stages.pretrain import training_settings
@@ -16,19 +17,19 @@ from luthier.stages.stage import Job, Outcome, Stage, follows, wait_for
 from luthier.tasks.conversation import Conversation, Message
 
 
-def _settings(recipe: Recipe) -> dict[str, Any]:
+def _settings(section: SftSection, recipe: Recipe) -> dict[str, Any]:
     return {
-        "sft": training_settings(recipe.sft),
+        "sft": training_settings(section),
         "optim": recipe.optim.model_dump(mode="json"),
         "seq_len": recipe.pack.seq_len,
         "seed": recipe.run.seed,
     }
 
 
-def _sources(recipe: Recipe, cache: Path) -> dict[str, str]:
+def _sources(section: SftSection, cache: Path) -> dict[str, str]:
     from luthier.data.reading.sources import source_fingerprint
 
-    return {f"source.{i}": source_fingerprint(source, cache) for i, source in enumerate(recipe.sft.sources)}
+    return {f"source.{i}": source_fingerprint(source, cache) for i, source in enumerate(section.sources)}
 
 
 def _with_system(conversations: Sequence[Conversation], system: Sequence[Message]) -> list[Conversation]:
@@ -36,7 +37,7 @@ def _with_system(conversations: Sequence[Conversation], system: Sequence[Message
     return [c if c.messages[0].role == "system" else replace(c, messages=(*system, *c.messages)) for c in conversations]
 
 
-def _run(job: Job) -> Outcome:
+def _run(job: Job, settings: SftSection, name: str, before: str) -> Outcome:
     from luthier.generate.engine import Engine
     from luthier.optim.schedule import lr_scale
     from luthier.pack.conversations import ConversationRows, pack_conversations
@@ -50,11 +51,11 @@ def _run(job: Job) -> Outcome:
     from luthier.train.checkpoint import load_model
     from luthier.train.objective import mean_loss
 
-    recipe, settings = job.recipe, job.recipe.sft
-    base = final_checkpoint(job.inputs["pretrain"])
+    recipe = job.recipe
+    base = final_checkpoint(job.inputs[before])
     if not settings.sources:
-        job.progress.say("sft: no sources, the base model stays as it is")
-        return Outcome(str(job.summaries["pretrain"]["weights_sha256"]), {"skipped": True})
+        job.progress.say(f"{name}: no sources, the model stays as it is")
+        return Outcome(str(job.summaries[before]["weights_sha256"]), {"skipped": True})
 
     seed, seq_len = recipe.run.seed, recipe.pack.seq_len
     tokenizer = Tokenizer.load(job.inputs["tokenizer"] / "tokenizer.json")
@@ -96,8 +97,24 @@ def _run(job: Job) -> Outcome:
         lr_scale, steps=steps, schedule=settings.schedule, warmup_steps=settings.warmup_steps, min_lr_ratio=settings.min_lr_ratio
     )
     optim = recipe.optim.model_copy(update={"lr": settings.lr, "muon_lr": recipe.optim.muon_lr * settings.lr / recipe.optim.lr})
-    outcome = run_training(Training(job, "sft", settings, optim, model, tokenizer, train, steps, compute, course, validate, sample))
+    outcome = run_training(Training(job, name, settings, optim, model, tokenizer, train, steps, compute, course, validate, sample))
     return Outcome(outcome.fingerprint, {"conversations": made["splits"], "sources": made["sources"], **outcome.summary})
 
 
-STAGE = Stage("sft", ("tokenizer", "pretrain"), _run, _settings, _sources)
+def _stage(name: str, before: str, section: Callable[[Recipe], SftSection]) -> Stage:
+    return Stage(
+        name,
+        ("tokenizer", before),
+        lambda job: _run(job, section(job.recipe), name, before),
+        lambda recipe: _settings(section(recipe), recipe),
+        lambda recipe, cache: _sources(section(recipe), cache),
+        trains=True,
+    )
+
+
+def stage_after(section: PostSftSection, before: str) -> Stage:
+    """A fine-tuning of `[[post]]`, which begins with the model of the stage `before`."""
+    return _stage(section.name, before, lambda recipe: section)
+
+
+STAGE = _stage("sft", "pretrain", lambda recipe: recipe.sft)

@@ -89,3 +89,5 @@ class Stage:
     sources: Callable[[Recipe, Path], dict[str, str]] = _nothing
     version: int = 1
     """Raised when the same settings would make something else than before."""
+    trains: bool = False
+    """Whether it trains a model: several ranks do so together."""

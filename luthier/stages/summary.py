@@ -11,6 +11,7 @@ from luthier.runs.directory import RunDirectory
 from luthier.runs.files import read_json
 from luthier.runs.progress import duration, number
 from luthier.runs.store import RECORD
+from luthier.stages.order import AFTER_POST, BEFORE_POST
 
 
 def command() -> str:
@@ -37,6 +38,7 @@ def summarise(run: RunDirectory, stages: list[dict[str, Any]] | None = None) -> 
     base = evaluated.get("bits_per_byte", {}).get("base", {})
     in_training = pretrain.get("validation", {})
     report = run.path / "report.html"
+    weights = [stage["weights_sha256"] for stage in said.values() if stage.get("weights_sha256")]
     recorded = [
         {"name": name, "status": entry["status"], "seconds": round(entry["seconds"], 3), "cached": True, "directory": str(run.stage(name))}
         for name, entry in run.record.get("stages", {}).items()
@@ -53,7 +55,8 @@ def summarise(run: RunDirectory, stages: list[dict[str, Any]] | None = None) -> 
         "val_loss": base.get("val_loss", in_training.get("loss")),
         "val_bpb": base.get("val_bpb", in_training.get("bpb")),
         "sft_val_loss": sft.get("validation", {}).get("loss"),
-        "weights_sha256": sft.get("weights_sha256") or pretrain.get("weights_sha256"),
+        "post": {name: stage.get("validation", {}) for name, stage in said.items() if name not in (*BEFORE_POST, *AFTER_POST)},
+        "weights_sha256": weights[-1] if weights else None,
         "answers": evaluated.get("answers", []),
         "export": str(run.path / "export" / said["export"]["folder"]) if "export" in said else None,
         "parity": said.get("export", {}).get("parity"),
@@ -73,6 +76,8 @@ def summary_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
         rows.append(("validation", f"{summary['val_loss']:.4f} nats per token, {summary['val_bpb']:.4f} bits per byte"))
     if summary["sft_val_loss"]:
         rows.append(("answers", f"{summary['sft_val_loss']:.4f} nats per token on held-out conversations"))
+    for name, figures in summary["post"].items():
+        rows.append((name, ", ".join(f"{figure} {value:.4f}" for figure, value in figures.items())))
     if summary["weights_sha256"]:
         rows.append(("weights", f"sha256 {summary['weights_sha256']}"))
     parity = summary["parity"] or {}

@@ -14,7 +14,6 @@ from luthier.runs.progress import progress_for
 from luthier.runs.registry import find_run, runs_root
 from luthier.runs.store import RECORD, read_record
 from luthier.stages.output import print_json
-from luthier.stages.pipeline import STAGES
 
 
 @dataclass(frozen=True)
@@ -84,10 +83,12 @@ def examine(run: RunDirectory) -> tuple[int, list[Damage]]:
 
 
 def stage_directories(run: RunDirectory) -> dict[str, Path]:
-    """The outputs of a run's finished stages, in order: by its record, or, when that is lost, by its links."""
+    """The outputs of a run's finished stages: by its record, in order, or, when that is lost, by its links."""
+    store = run.path.parent / "store"
     if run.record:
-        return {name: directory for name in STAGES if (directory := run.stage(name)) is not None}
-    return {name: (run.path / name).resolve() for name in STAGES if (run.path / name).is_dir()}
+        return {name: directory for name in run.record.get("stages", {}) if (directory := run.stage(name)) is not None}
+    links = [path for path in sorted(run.path.iterdir()) if path.is_dir() and path.resolve().parent == (store / path.name).resolve()]
+    return {path.name: path.resolve() for path in links}
 
 
 def _begun(run: RunDirectory) -> dict[str, Path]:
