@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from luthier.config.section import Positive, Section, Share
 
-Precision = Literal["auto", "fp32", "bf16"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
 ScheduleName = Literal["cosine", "linear", "wsd", "constant"]
 
 
@@ -45,15 +45,21 @@ class TrainingSection(Section):
     global_batch_tokens: Positive = 16_384
     """Tokens in one optimizer step, rounded to whole rows."""
     micro_batch_size: Positive | None = None
-    """Rows in one forward pass; default: as many as the memory plan allows, at most 8,192 tokens on a CPU."""
+    """Rows in one forward pass; default: the most that fit, tried before the first step, on a GPU; 4,096 tokens on a CPU, or what fits."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where to compute."""
     precision: Precision = "auto"
-    """Type of matrix products; weights stay fp32. `auto`: bf16 where the processor has units for it."""
+    """Type of matrix products; weights stay fp32. `auto`: bf16 where the processor has units for it. `fp16` scales its loss."""
     compile: Literal["auto", "on", "off"] = "auto"
     """Compile the model with TorchInductor; `auto`: where a C++ compiler or a GPU is there and the run is long enough."""
     attention: Literal["auto", "naive", "blocked", "sdpa", "flex", "triton"] = "auto"
     """How attention is computed; `auto`: the fastest on a GPU of those that give the right numbers there; in blocks on a CPU."""
+    activation_checkpointing: Literal["off", "blocks", "selective"] = "off"
+    """Keep less for the backward pass and compute it again: all inside a block, or all but matrix products and attention."""
+    label_smoothing: Share = 0.0
+    """Share of every target that is spread over the whole vocabulary; part of `train/loss`, never of a validation loss."""
+    z_loss: float = Field(default=0.0, ge=0, le=1)
+    """Times the square of the log-normaliser, added to `train/loss`, so that logits do not drift; PaLM's is 1e-4."""
     log_every: Positive = 1
     """Steps between lines of `metrics.jsonl`."""
     eval_every: Positive = 100

@@ -167,7 +167,7 @@ def _procedure(recipe: Recipe, summaries: Mapping[str, Mapping[str, Any]], tuned
         )
     compute = pretrain.get("compute", {})
     if compute.get("precision"):
-        products = "bf16 with fp32 weights" if compute["precision"] == "bf16" else "fp32"
+        products = "fp32" if compute["precision"] == "fp32" else f"{compute['precision']} with fp32 weights"
         lines.append(f"Computed on {compute.get('device', 'cpu')}, matrix products in {products}, seed {recipe.run.seed}.")
     for section in recipe.post:
         made = summaries.get(section.name, {})

@@ -18,11 +18,10 @@ import torch
 from torch import Tensor
 
 from luthier.model.attend import AttentionMask, attend
+from luthier.model.precision import DTYPES, TOLERANCE
 
 CANDIDATES = ("sdpa", "triton", "flex")
 """What may be fastest on a GPU; of two that are as fast, the earlier is taken."""
-TOLERANCE = {"fp32": 1e-4, "bf16": 4e-2}
-"""Largest difference of outputs and gradients, as a share of their largest value."""
 AS_FAST = 1.05
 """A back end is as fast as the fastest when it takes no longer than so many times as long."""
 CHECKED_LENGTH, TIMED_TOKENS, TIMES = 333, 16_384, 10
@@ -72,7 +71,7 @@ def draw(trial: Trial, rows: int, length: int) -> tuple[list[Tensor], AttentionM
     Shapes: four of (rows, heads, length, head_dim), keys and values with their own number of heads
     """
     chance = torch.Generator().manual_seed(1)
-    dtype = torch.bfloat16 if trial.precision == "bf16" else torch.float32
+    dtype = DTYPES[trial.precision]
     heads = (trial.heads, trial.kv_heads, trial.kv_heads, trial.heads)
     drawn = [torch.randn(rows, length, h, trial.head_dim, generator=chance).transpose(1, 2).to(trial.device, dtype) for h in heads]
     doc_ids = (torch.rand(rows, length, generator=chance) < 4 / length).long().cumsum(1).to(trial.device)

@@ -25,7 +25,8 @@ def run_block(block: nn.Module, recompute: Recompute, x: Tensor, *rest: Any) -> 
     """
     if recompute == "off" or not torch.is_grad_enabled():
         return block(x, *rest)
-    options: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False}  # blocks draw nothing at random
+    draws = block.training and bool(getattr(block, "dropout", 0.0))  # the same at random, when it is computed again
+    options: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": draws}
     if recompute == "selective":
         options["context_fn"] = functools.partial(create_selective_checkpoint_contexts, _policy)
     result = checkpoint(block, x, *rest, **options)

@@ -155,6 +155,23 @@ def _memory_bytes() -> int:
     return min(total, int(limit)) if limit.isdigit() else total
 
 
+def available_bytes() -> int | None:
+    """Memory that this process could still take, as Linux estimates it, or its container where that is less; elsewhere `None`.
+
+    Pages of files count as free: they are given up when memory is short.
+    """
+    fields = dict(line.split(":", 1) for line in (_read("/proc/meminfo") or "").splitlines() if ":" in line)
+    if "MemAvailable" not in fields:
+        return None
+    free = int(fields["MemAvailable"].split()[0]) * 1024
+    limit, used = ((_read(f"/sys/fs/cgroup/memory.{what}") or "").strip() for what in ("max", "current"))
+    if not (limit.isdigit() and used.isdigit()):
+        return free
+    lines = (line.split() for line in (_read("/sys/fs/cgroup/memory.stat") or "").splitlines())
+    files = sum(int(size) for name, size in lines if name in ("active_file", "inactive_file"))
+    return min(free, max(0, int(limit) - int(used) + files))
+
+
 def _read(path: str) -> str | None:
     try:
         return Path(path).read_text("utf-8", "replace")

@@ -90,13 +90,14 @@ def plan(recipe: Recipe, hardware: Hardware | None, corpus_bytes: int | None = N
     on_gpu = hardware is not None and hardware.on_gpu and settings.device != "cpu"
     precision = _precision(settings.precision, hardware)
     micro = micro_batch_rows(settings, seq_len, on_gpu=on_gpu)
-    memory = training_bytes(config, recipe.optim, micro, seq_len, precision, on_gpu=on_gpu)
+    recompute = settings.activation_checkpointing
+    memory = training_bytes(config, recipe.optim, micro, seq_len, precision, on_gpu=on_gpu, checkpointing=recompute)
     memory_gib = sum(memory.values()) / 2**30
     available = hardware.memory_gib if hardware and hardware.memory_gib > 0 else None
     utilisation = (hardware.utilisation if hardware else None) or ASSUMED_UTILISATION
-    peak = hardware.peak.get(precision) if hardware else None
+    peak = hardware.peak.get(_as_fast_as(precision)) if hardware else None
     seconds = tokens * per_token / (peak * utilisation) if tokens is not None and peak else None
-    weights_read = total * (BF16 if precision == "bf16" else FP32)
+    weights_read = total * (FP32 if precision == "fp32" else BF16)
     checkpoint = checkpoint_bytes(config, recipe.optim)
     kept = checkpoints_on_disk(settings) + (checkpoints_on_disk(recipe.sft) if recipe.sft.sources else 0)
     kept += sum(checkpoints_on_disk(section) for section in recipe.post)
@@ -136,6 +137,11 @@ def _train_tokens(recipe: Recipe, corpus_bytes: int | None, vocab_size: int) -> 
     """Estimate the length of the training split."""
     found = corpus_bytes if corpus_bytes is not None else text_bytes(recipe.data.sources)
     return None if found is None else round(found * (1 - recipe.data.validation_share) / bytes_per_token(vocab_size))
+
+
+def _as_fast_as(precision: str) -> str:
+    """The type whose rate the tables name: GPUs multiply fp16 as fast as bf16."""
+    return "bf16" if precision == "fp16" else precision
 
 
 def _precision(asked: str, hardware: Hardware | None) -> str:

@@ -1,4 +1,4 @@
-"""Python's garbage collector, kept from work that makes many objects and no cycles. In: nothing. Out: nothing. Next: loops anywhere."""
+"""Python's garbage collector, kept from work that makes many objects and few cycles. In: nothing. Out: nothing. Next: loops anywhere."""
 
 from __future__ import annotations
 
@@ -17,3 +17,17 @@ def no_collection() -> Generator[None]:
     finally:
         if was_enabled:
             gc.enable()
+
+
+@contextlib.contextmanager
+def collection_by_hand() -> Generator[None]:
+    """Look for unreachable cycles only where `gc.collect` is called, which then takes no account of what is there already.
+
+    With torch loaded that is all but nothing, where a whole collection takes 0.14 s.
+    """
+    with no_collection():
+        gc.freeze()
+        try:
+            yield
+        finally:
+            gc.unfreeze()

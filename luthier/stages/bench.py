@@ -43,6 +43,7 @@ from luthier.train.guards import clip_gradients
 from luthier.train.loop import Course, Every, Moment, Trainee, fit
 from luthier.train.objective import NextToken, micro_batches
 from luthier.train.parallel import ALONE
+from luthier.train.prefetch import Prefetch
 from luthier.train.stopping import StopRequest
 
 LONG = 100_000
@@ -81,6 +82,7 @@ class Subject:
     training: Training
     trainee: Trainee
     loader: Loader
+    batches: Prefetch
     objective: NextToken
     recorder: Recorder
     random_tokens: bool
@@ -101,7 +103,8 @@ class Subject:
         trainee, loader, identity, _ = begin(training, ALONE)
         with Progress().bar("bench", None, "tokens") as bar:
             recorder = Recorder(training, trainee, bar, None, identity, 1)
-        return cls(training, trainee, loader, NextToken(compute.compiled), recorder, packed is None)
+        objective = NextToken(compute.compiled, label_smoothing=settings.label_smoothing, z_loss=settings.z_loss)
+        return cls(training, trainee, loader, Prefetch(loader), objective, recorder, packed is None)
 
     @property
     def tokens_per_step(self) -> int:
@@ -109,6 +112,7 @@ class Subject:
 
     def close(self) -> None:
         self.recorder.close()
+        self.batches.close()
 
     def _log(self, moment: Moment) -> None:
         """Write a step's line, as training does; evaluation, samples and checkpoints come too seldom to be part of a step."""
@@ -124,7 +128,7 @@ class Subject:
             self._log(moment)
             ends.append(time.perf_counter())
 
-        fit(self.trainee, self.loader, self.objective, course, [Every(1, note)], StopRequest())
+        fit(self.trainee, self.batches, self.objective, course, [Every(1, note)], StopRequest())
         return np.diff(ends).tolist()
 
     def apart(self) -> dict[str, float]:
@@ -141,16 +145,18 @@ class Subject:
             last = now
 
         trainee.model.train()
-        batch = self.loader.batch(trainee.cursor)
+        batch = self.batches.batch(trainee.cursor)
         parts = micro_batches(batch, trainee.micro_batch_size, device)
         note("data")
         total = 0.0
         for part in parts:
             loss = self.objective(trainee.forward, trainee.model.head_weight, part, batch.n_loss_tokens)
             note("forward")
-            loss.backward()
+            (loss if trainee.scaler is None else loss * trainee.scaler.scale).backward()
             note("backward")
             total += loss.item()
+        if trainee.scaler is not None:
+            trainee.scaler.unscale(trainee.model)
         norm = clip_gradients(trainee.model, self.training.optim.grad_clip)
         note("clip")
         scale = self.training.lr_scale(trainee.step)
@@ -207,6 +213,7 @@ def anatomy(recipe: Recipe, steps: int, progress: Progress) -> dict[str, Any]:
             **compute.as_dict(),
             "optimizer": recipe.optim.name,
             "seq_len": seq_len,
+            "activation_checkpointing": recipe.pretrain.activation_checkpointing,
             "rows_per_step": subject.loader.rows_per_step,
             "micro_batch_size": subject.trainee.micro_batch_size,
             "tokens_per_step": subject.tokens_per_step,
@@ -235,6 +242,8 @@ def bench_verb(arguments: Sequence[str], steps: int, *, as_json: bool) -> None:
 def _plain(found: dict[str, Any]) -> list[tuple[str, str]]:
     batch = f"{found['rows_per_step']} rows of {found['seq_len']}, {found['micro_batch_size']} at once"
     how = f"{found['device']}, {found['precision']}, {'compiled' if found['compiled'] else 'not compiled'}, {found['threads']} threads"
+    if found["activation_checkpointing"] != "off":
+        how += f", activation checkpointing: {found['activation_checkpointing']}"
     rows = [
         ("model", f"{number(found['params'])} parameters, {found['optimizer']}"),
         ("computed", how),

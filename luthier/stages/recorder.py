@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import shutil
+import statistics
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +19,7 @@ from luthier.pack.loader import RowSource
 from luthier.pack.superposition import Superposition
 from luthier.plan.compute import training_flops_per_token
 from luthier.plan.memory import checkpoint_bytes, checkpoints_on_disk
-from luthier.runs.files import make_directory
+from luthier.runs.files import make_directory, read_json
 from luthier.runs.metrics import MetricsWriter, read_metrics
 from luthier.runs.progress import Bar
 from luthier.stages.stage import Job
@@ -24,6 +28,9 @@ from luthier.train.checkpoint import Identity, checkpoints
 from luthier.train.device import Compute, measure_matmul, memory_gib
 from luthier.train.loop import Every, Moment, Trainee
 from luthier.train.saving import Retention, Saver
+
+FEW = 4
+"""Steps of an attempt that tell what compiling took."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +72,8 @@ class Recorder:
         root = job.directory / "checkpoints"
         self.saver = Saver(root, training.tokenizer, identity, retention, job.progress.warn, settings.checkpoint_minutes)
         self._started = time.monotonic()
+        self._spent: Counter[str] = Counter()
+        self._steps: list[float] = []
         self._peak = measure_matmul(training.compute.device, training.compute.dtype) * ranks
         self._flops_per_token = training_flops_per_token(training.model.config, training.rows.seq_len)
 
@@ -97,22 +106,49 @@ class Recorder:
         """Throughput, memory, health and the cost of saving, from the metrics and this attempt's clocks."""
         rows = [row for row in read_metrics(self._training.job.directory / "metrics.jsonl") if "train/loss" in row]
         rates = sorted(row["tok_per_s"] for row in rows if "tok_per_s" in row)  # a damaged log is accepted as it is
-        health, cost = self._trainee.health, self.saver.cost
+        health, cost, attempt = self._trainee.health, self.saver.cost, time.monotonic() - self._started
         return {
             "tok_per_s": rates[len(rates) // 2] if rates else None,
             "peak_flops": self._peak,
             "mem_gib": memory_gib(self._training.compute.device),
             "seconds_training": sum(row.get("step_ms", 0.0) for row in rows) / 1e3,
-            "compute": self._training.compute.as_dict(),
+            "compute": read_json(self._training.job.directory / "compute.json") or self._training.compute.as_dict(),
+            "micro_batch_size": self._trainee.micro_batch_size,
+            "compile_seconds": self._compile_seconds(),
             "health": {"skipped": health.skipped, "spikes": health.spikes, "rollbacks": health.rollbacks},
+            **({"loss_scale": scaler.as_dict()} if (scaler := self._trainee.scaler) else {}),
+            "evaluation": {"seconds": self._spent["evaluation"], "share": self._spent["evaluation"] / attempt},
+            "samples": {"seconds": self._spent["samples"], "share": self._spent["samples"] / attempt},
             "checkpoints": {
                 "saved": cost.saves,
                 "failed": cost.failures,
                 "stopped_seconds": cost.stopped_seconds,
                 "writing_seconds": cost.writing_seconds,
-                "attempt_seconds": time.monotonic() - self._started,
+                "attempt_seconds": attempt,
+                "share": cost.stopped_seconds / attempt,
             },
         }
+
+    @contextlib.contextmanager
+    def _pause(self, what: str) -> Generator[None]:
+        """Take the time of what training stands still for; it is also when garbage is looked for."""
+        started = time.perf_counter()
+        yield
+        gc.collect()
+        self._spent[what] += time.perf_counter() - started
+
+    def _compile_seconds(self) -> float:
+        """By how much this attempt's first step was longer than those behind it, where it compiled."""
+        if not self._training.compute.compiled or len(self._steps) < 2:
+            return 0.0
+        return max(0.0, self._steps[0] - statistics.median(self._steps[1:]))
+
+    def _note_compiling(self, seconds: float) -> None:
+        """Keep the time of the attempt's first steps, and say after them what compiling took."""
+        if len(self._steps) < FEW:
+            self._steps.append(seconds)
+            if len(self._steps) == FEW and self._training.compute.compiled:
+                self._training.job.progress.say(f"{self._training.name}: compiling took {self._compile_seconds():.1f} s of the first step")
 
     def _open_logs(self, state: dict[str, Any] | None) -> tuple[MetricsWriter, MetricsWriter]:
         """Metrics and samples, cut back to a checkpoint."""
@@ -134,6 +170,7 @@ class Recorder:
         bag = first.bag if first is not None and self._trainee.cursor <= first.steps else 1
         mfu = rate / bag * self._flops_per_token / self._peak
         lr = moment.lr_scale * self._training.optim.lr
+        self._note_compiling(moment.seconds)
         self._bar.note(f"loss {moment.loss:.3f}  lr {lr:.1e}  {mfu:.0%} of peak")
         self._bar.advance(moment.tokens)
         self._training.job.note(self._training.name, moment.step, moment.steps)
@@ -144,7 +181,8 @@ class Recorder:
 
     def _validate(self, moment: Moment) -> None:
         self._training.model.eval()
-        values = self._training.validate()
+        with self._pause("evaluation"):
+            values = self._training.validate()
         self._metrics.write({"step": moment.step, "tokens_seen": moment.tokens_seen, **values})
         shown = "  ".join(f"{name} {value:.3f}" for name, value in values.items())
         self._training.job.progress.say(f"{self._training.name}: step {moment.step}/{moment.steps}  train/loss {moment.loss:.3f}  {shown}")
@@ -153,7 +191,9 @@ class Recorder:
 
     def _sample(self, moment: Moment) -> None:
         self._training.model.eval()
-        for prompt, text in self._training.sample():
+        with self._pause("samples"):
+            drawn = self._training.sample()
+        for prompt, text in drawn:
             self._samples.write({"step": moment.step, "prompt": prompt, "text": text})
             self._training.job.progress.sample(f"step {moment.step}", f"{prompt}{text}" if self._training.name == "pretrain" else text)
 
@@ -175,6 +215,7 @@ class Recorder:
             samples.sync()
 
         self.saver.save(self._trainee, extra, sync)
+        gc.collect()
         self._new_best = False
         if moment.last or moment.stopping:
             self.saver.finish()

@@ -68,7 +68,7 @@ def _post(kind: str, name: str, job: Job) -> dict[str, Any]:
 
 
 def _health(stage: Any) -> list[tuple[str, str]]:
-    """What went wrong while training, and what saving cost."""
+    """What went wrong while training, and what saving, evaluating and compiling cost."""
     if "health" not in stage:
         return []
     health, saving = stage["health"], stage["checkpoints"]
@@ -76,6 +76,9 @@ def _health(stage: Any) -> list[tuple[str, str]]:
     return [
         ("steps", f"{health['skipped']} left out, {health['spikes']} loss spikes, {health['rollbacks']} rollbacks"),
         ("checkpoints", f"{saving['saved']} saved, {saving['failed']} failed; training stood still for {share:.2%} of the last attempt"),
+        ("evaluation", f"{stage['evaluation']['seconds']:.1f} s, {stage['evaluation']['share']:.2%} of the last attempt"),
+        ("samples", f"{stage['samples']['seconds']:.1f} s, {stage['samples']['share']:.2%} of the last attempt"),
+        ("compiling", f"{stage['compile_seconds']:.1f} s of the last attempt's first step"),
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,7 +15,9 @@ from luthier.model.weights import weights_sha256
 from luthier.optim.build import build_optimizer
 from luthier.pack.loader import Loader
 from luthier.pack.superposition import SuperposedLoader
+from luthier.plan.hardware import available_bytes
 from luthier.plan.horizon import micro_batch_rows, rows_per_step
+from luthier.plan.memory import training_bytes
 from luthier.runs.files import read_json, write_json
 from luthier.runs.memory import keep_freed_memory
 from luthier.runs.metrics import read_metrics
@@ -26,10 +29,13 @@ from luthier.train.checkpoint import Identity, checkpoints, clean, load_newest, 
 from luthier.train.device import Compute, device_errors, require_same_bits, resolve_compute, take_device
 from luthier.train.guards import require_master_weights
 from luthier.train.loop import Course, Trainee, fit
+from luthier.train.micro_batch import rows_that_fit, rows_within
 from luthier.train.objective import NextToken
 from luthier.train.parallel import World, joined
+from luthier.train.prefetch import Prefetch
 from luthier.train.probe import why_not_compile
 from luthier.train.randomness import seed_all
+from luthier.train.scaler import LossScaler
 from luthier.train.stopping import listening
 from luthier.train.superposition import NextBag
 
@@ -91,8 +97,10 @@ def run_training(training: Training) -> Outcome:
 def begin(training: Training, world: World) -> tuple[Trainee, Loader, Identity, dict[str, object] | None]:
     """Make the trainee and put it where an earlier attempt got, on all ranks alike."""
     job, settings, seq_len = training.job, training.settings, training.rows.seq_len
-    micro = micro_batch_rows(settings, seq_len, on_gpu=training.compute.device != "cpu")
-    trainee = Trainee(training.model, build_optimizer(training.model, training.optim), micro)
+    training.model.checkpointing = settings.activation_checkpointing
+    trainee = Trainee(training.model, build_optimizer(training.model, training.optim), 1)
+    trainee.scaler = LossScaler() if training.compute.precision == "fp16" else None
+    trainee.micro_batch_size = settle_micro_batch(training, trainee, world)
     identity = Identity(training.name, job.key, job.described, training.parent_key)
     state = None
     seed_all(job.recipe.run.seed)
@@ -114,6 +122,37 @@ def begin(training: Training, world: World) -> tuple[Trainee, Loader, Identity, 
     return trainee, loader, identity, state
 
 
+def settle_micro_batch(training: Training, trainee: Trainee, world: World) -> int:
+    """Rows in one forward pass: the recipe's, or those an earlier attempt recorded, or what is found now and recorded.
+
+    On an NVIDIA GPU they are found by trial; elsewhere they are what keeps the machine busy, or what the memory plan says is left for.
+    """
+    settings, compute, seq_len = training.settings, training.compute, training.rows.seq_len
+    usual = micro_batch_rows(settings, seq_len, on_gpu=compute.device != "cpu")
+    if settings.micro_batch_size is not None:
+        return usual
+    rows = compute.micro_batch_size
+    if rows is None and world.leads:
+        most = math.ceil(rows_per_step(settings.global_batch_tokens, seq_len) / world.size)
+        if compute.device == "cuda":
+            rows = rows_that_fit(trainee, training.rows, most, compute.device)
+        else:
+            rows = rows_within(usual, lambda n: _still_needed(training, n), available_bytes() if compute.device == "cpu" else None)
+        if compute.device == "cuda" or rows < usual:
+            training.job.progress.say(f"{training.name}: {rows} rows at a time, the most that fit")
+        write_json(training.job.directory / "compute.json", {**compute.as_dict(), "micro_batch_size": rows})
+    rows = world.share({}, rows)
+    assert isinstance(rows, int), "the leading rank has found it"
+    return rows
+
+
+def _still_needed(training: Training, rows: int) -> int:
+    """Bytes that a training will take besides the program, its weights and its optimizer, which are there."""
+    seq_len, precision, kept = training.rows.seq_len, training.compute.precision, training.settings.activation_checkpointing
+    parts = training_bytes(training.model.config, training.optim, rows, seq_len, precision, checkpointing=kept)
+    return sum(size for part, size in parts.items() if part not in ("program", "weights", "optimizer"))
+
+
 def _train(
     training: Training, trainee: Trainee, loader: Loader, identity: Identity, world: World, state: dict[str, object] | None, bar: Bar
 ) -> Recorder | None:
@@ -132,9 +171,10 @@ def _train(
         training.job.progress.warn,
     )
     try:
-        objective = NextBag if training.superposition else NextToken
-        with listening(training.job.stop) as stop:
-            fit(trainee, loader, objective(training.compute.compiled), course, recorder.hooks() if recorder else [], stop)
+        kind = NextBag if training.superposition else NextToken
+        objective = kind(training.compute.compiled, label_smoothing=settings.label_smoothing, z_loss=settings.z_loss)
+        with listening(training.job.stop) as stop, Prefetch(loader) as batches:
+            fit(trainee, batches, objective, course, recorder.hooks() if recorder else [], stop)
     except Exception:  # not a second Ctrl-C: that one wants out
         if recorder is not None:
             recorder.saver.wait()

@@ -31,6 +31,7 @@ from luthier.train.guards import Health
 from luthier.train.loop import Trainee
 from luthier.train.parallel import World
 from luthier.train.randomness import random_state, restore_random_state
+from luthier.train.scaler import LossScaler
 
 MANIFEST = "MANIFEST.json"
 FORMAT = 2
@@ -80,6 +81,7 @@ def snapshot(trainee: Trainee, extra: Mapping[str, Any], buffers: dict[str, Tens
         "tokens_seen": trainee.tokens_seen,
         "micro_batch_size": trainee.micro_batch_size,
         "health": trainee.health.as_dict(),
+        "scaler": None if trainee.scaler is None else trainee.scaler.as_dict(),
         **extra,
     }
     return Snapshot(trainee.step, weights, training, trainee.model.config.model_dump(), state)
@@ -181,6 +183,8 @@ def take_state(trainee: Trainee, state: Mapping[str, Any]) -> None:
     trainee.step, trainee.cursor, trainee.tokens_seen = state["step"], state["cursor"], state["tokens_seen"]
     trainee.micro_batch_size = min(trainee.micro_batch_size, state["micro_batch_size"])
     trainee.health = Health(**state["health"])
+    if trainee.scaler is not None and (scaler := state.get("scaler")):
+        trainee.scaler = LossScaler(**scaler)
 
 
 def load_model(directory: Path, device: str = "cpu") -> tuple[Decoder, Tokenizer]:

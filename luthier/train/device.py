@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import shutil
 import statistics
@@ -16,6 +17,7 @@ import torch
 
 from luthier.config.training import TrainingSection
 from luthier.errors import HardwareError, HardwareFailure
+from luthier.model.precision import DTYPES
 from luthier.plan.hardware import machine
 
 T = TypeVar("T")
@@ -33,11 +35,13 @@ class Compute:
     threads: int
     attention: str = "auto"
     """The back end that attention trains with."""
+    micro_batch_size: int | None = None
+    """Rows in one forward pass, where they were found by trial."""
 
     @property
     def dtype(self) -> torch.dtype:
         """Type of activations and matrix products."""
-        return torch.bfloat16 if self.precision == "bf16" else torch.float32
+        return DTYPES[self.precision]
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -125,6 +129,7 @@ def within_memory(attempt: Callable[[int], T], size: int, device: str, warn: Cal
         size = max(1, size // 2)
         if warn is not None:
             warn(f"out of memory on {device}: going on with {size} rows at a time")
+        gc.collect()  # an error's frames hold on to tensors
         if device == "cuda":
             torch.cuda.empty_cache()
 

@@ -16,11 +16,14 @@ from torch import Tensor
 from luthier.errors import NumericsError
 from luthier.model.decoder import Decoder
 from luthier.optim.optimizers import Optimizer
-from luthier.pack.loader import Batch, Loader
+from luthier.pack.loader import Batch
+from luthier.runs.collection import collection_by_hand
 from luthier.train.device import within_memory
 from luthier.train.guards import Health, Trouble, clip_gradients, first_nonfinite, require_same_gradients
 from luthier.train.objective import NextToken, micro_batches
 from luthier.train.parallel import ALONE, World
+from luthier.train.prefetch import Batches
+from luthier.train.scaler import LossScaler
 from luthier.train.stopping import StopRequest
 
 
@@ -38,11 +41,21 @@ class Trainee:
     """The loader's next batch; ahead of `step` by the batches that were left out."""
     tokens_seen: int = 0
     health: Health = field(default_factory=Health)
+    scaler: LossScaler | None = None
+    """For products in fp16."""
     forward: Callable[..., Tensor] = field(init=False)
     """The model, or its compiled form."""
 
     def __post_init__(self) -> None:
         self.forward = self.model
+
+    def note_update(self, tokens: int, loss: float) -> None:
+        """Count an update that was made."""
+        self.step, self.cursor = self.step + 1, self.cursor + 1
+        self.tokens_seen += tokens
+        self.health.note_good(self.step, loss)
+        if self.scaler is not None:
+            self.scaler.note_good()
 
 
 @dataclass(frozen=True)
@@ -117,37 +130,44 @@ class Course:
     warn: Callable[[str], None] | None = None
 
 
-def fit(trainee: Trainee, loader: Loader, objective: NextToken, course: Course, hooks: Sequence[Every], stop: StopRequest) -> None:
-    """Train from `trainee.step` to `course.steps`.
+def fit(trainee: Trainee, loader: Batches, objective: NextToken, course: Course, hooks: Sequence[Every], stop: StopRequest) -> None:
+    """Train from `trainee.step` to `course.steps`; Python's garbage collector does not run meanwhile, but where a hook calls it.
 
     Raises: NumericsError before an update with a loss or gradient that is not finite; Interrupted or Terminated on request.
     """
+    with collection_by_hand():
+        while trainee.step < course.steps:
+            _advance(trainee, loader, objective, course, hooks, stop)
+
+
+def _advance(trainee: Trainee, loader: Batches, objective: NextToken, course: Course, hooks: Sequence[Every], stop: StopRequest) -> None:
+    """Make one update and call the hooks; or none, where the step was bad or is to be tried again at another loss scale."""
     model = trainee.model
-    while trainee.step < course.steps:
-        started = time.perf_counter()
-        model.train()
-        batch = loader.batch(trainee.cursor)
-        loss, stopping = step_gradients(trainee, objective, batch, course, stop)
-        grad_norm = clip_gradients(model, course.grad_clip)
-        trouble = trainee.health.judge(loss, grad_norm, course.spike_deviations)
-        if trouble is not None:
-            where = _finder(trainee, objective, batch, course)
-            if not course.on_incident(Incident(trouble, trainee.step, trainee.cursor, loss, grad_norm, where)):
-                model.zero_grad(set_to_none=True)
-                continue
-        scale = course.lr_scale(trainee.step)
-        trainee.optimizer.step(scale)
+    started = time.perf_counter()
+    model.train()
+    batch = loader.batch(trainee.cursor)
+    loss, stopping = step_gradients(trainee, objective, batch, course, stop)
+    grad_norm = clip_gradients(model, course.grad_clip)
+    if trainee.scaler is not None and trainee.scaler.overflowed(loss, grad_norm):
         model.zero_grad(set_to_none=True)
-        trainee.step, trainee.cursor = trainee.step + 1, trainee.cursor + 1
-        trainee.tokens_seen += batch.inputs.size
-        trainee.health.note_good(trainee.step, loss)
-        seconds = time.perf_counter() - started
-        stopping = stopping or (course.world.size == 1 and stop.reason() is not None)
-        moment = Moment(trainee.step, course.steps, loss, grad_norm, scale, batch.inputs.size, trainee.tokens_seen, seconds, stopping)
-        for hook in hooks:
-            hook(moment)
-        if stopping and not moment.last:
-            raise stop.error()
+        return
+    trouble = trainee.health.judge(loss, grad_norm, course.spike_deviations)
+    if trouble is not None:
+        where = _finder(trainee, objective, batch, course)
+        if not course.on_incident(Incident(trouble, trainee.step, trainee.cursor, loss, grad_norm, where)):
+            model.zero_grad(set_to_none=True)
+            return
+    scale = course.lr_scale(trainee.step)
+    trainee.optimizer.step(scale)
+    model.zero_grad(set_to_none=True)
+    trainee.note_update(batch.inputs.size, loss)
+    seconds = time.perf_counter() - started
+    stopping = stopping or (course.world.size == 1 and stop.reason() is not None)
+    moment = Moment(trainee.step, course.steps, loss, grad_norm, scale, batch.inputs.size, trainee.tokens_seen, seconds, stopping)
+    for hook in hooks:
+        hook(moment)
+    if stopping and not moment.last:
+        raise stop.error()
 
 
 def step_gradients(trainee: Trainee, objective: NextToken, batch: Batch, course: Course, stop: StopRequest) -> tuple[float, bool]:
@@ -159,6 +179,8 @@ def step_gradients(trainee: Trainee, objective: NextToken, batch: Batch, course:
     mine = share_of(batch, world)
 
     def attempt(rows: int) -> float:
+        if trainee.model.config.dropout:  # what is dropped depends on the batch's number, not on how often it was tried
+            torch.manual_seed(trainee.cursor * world.size + world.rank)
         return accumulate(trainee, objective, mine, batch.n_loss_tokens, rows, course.device)
 
     loss, trainee.micro_batch_size = within_memory(attempt, trainee.micro_batch_size, course.device, course.warn)
@@ -167,6 +189,8 @@ def step_gradients(trainee: Trainee, objective: NextToken, batch: Batch, course:
         again, _ = within_memory(attempt, trainee.micro_batch_size, course.device, course.warn)
         require_same_gradients(trainee.model, before, trainee.step, (loss, again))
     loss, asked = world.add_up(trainee.model, [loss, float(stop.reason() is not None)])
+    if trainee.scaler is not None:
+        trainee.scaler.unscale(trainee.model)
     return loss, asked > 0
 
 
@@ -179,7 +203,7 @@ def accumulate(trainee: Trainee, objective: NextToken, batch: Batch, n_targets: 
     total = torch.zeros((), device=device)
     for part in micro_batches(batch, rows, device):
         loss = objective(trainee.forward, trainee.model.head_weight, part, n_targets)
-        loss.backward()
+        (loss if trainee.scaler is None else loss * trainee.scaler.scale).backward()
         total += loss.detach()
     return total.item()
 

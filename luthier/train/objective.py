@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,8 @@ from luthier.pack.loader import IGNORE_INDEX, Batch, RowSource, gather
 from luthier.train.device import within_memory
 
 CHUNK_TOKENS = 1024
+FP16_HEADROOM = 32.0
+"""Divides the head's gradients in fp16, so that their sums over a chunk stay below its largest number; a power of two."""
 ChunkLoss = Callable[[Tensor, Tensor, float], tuple[Tensor, Tensor]]
 
 
@@ -49,13 +52,18 @@ def micro_batches(batch: Batch, rows: int, device: str) -> list[Rows]:
 
 
 class NextToken:
-    """Mean cross-entropy of the next token, over the tokens that have a target.
+    """Mean cross-entropy of the next token, over the tokens that have a target; smoothed and with a z-loss where asked.
 
-    Called with the global batch's number of targets, so that micro-batches of different content add up to the exact mean.
+    Called with the global batch's number of targets, so that micro-batches of different content add up to the exact mean. What it
+    gives is what is minimised, and logged as `train/loss`; validation is plain cross-entropy.
     """
 
-    def __init__(self, compiled: bool = False) -> None:
-        self._chunk: ChunkLoss = torch.compile(chunk_loss) if compiled else chunk_loss
+    def __init__(self, compiled: bool = False, label_smoothing: float = 0.0, z_loss: float = 0.0, softcap: float | None = None) -> None:
+        chunk: ChunkLoss = chunk_loss
+        if label_smoothing or z_loss:
+            chunk = partial(chunk_loss, label_smoothing=label_smoothing, z_loss=z_loss)
+        chunk = chunk if softcap is None else capped(chunk, softcap)
+        self._chunk: ChunkLoss = torch.compile(chunk) if compiled else chunk
 
     def __call__(self, forward: Callable[..., Tensor], head_weight: Tensor, rows: Rows, n_targets: int) -> Tensor:
         """Return the micro-batch's share of the mean loss.
@@ -66,21 +74,48 @@ class NextToken:
         return head_loss(hidden.flatten(0, 1), head_weight, rows.targets.flatten(), 1.0 / max(1, n_targets), self._chunk)
 
 
-def chunk_loss(logits: Tensor, targets: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+def chunk_loss(
+    logits: Tensor, targets: Tensor, scale: float, *, label_smoothing: float = 0.0, z_loss: float = 0.0
+) -> tuple[Tensor, Tensor]:
     """Sum the scaled cross-entropy of one chunk and give its gradient with respect to the logits.
 
+    With smoothing, a target is its token but for a share that is spread over all V alike; `z_loss` times the square of the
+    normaliser's logarithm is added, which keeps it near 0.
+
     Shapes: logits (n, V), targets (n,) -> (), (n, V)
+    Source: Szegedy et al. 2016, arXiv:1512.00567, section 7; z-loss, Chowdhery et al. 2022, arXiv:2204.02311, section 5.
     """
-    wide = logits.float()
+    wide = logits.float() if logits.dtype != torch.float64 else logits
     log_normaliser = wide.logsumexp(dim=-1, keepdim=True)  # (n, 1)
     counted = targets != IGNORE_INDEX  # (n,)
     index = targets.clamp_min(0)[:, None]  # (n, 1)
     losses = (log_normaliser - wide.gather(1, index)).squeeze(1)  # (n,)
-    loss = torch.where(counted, losses, 0.0).sum() * scale
     probabilities = (wide - log_normaliser).exp()
-    hit = torch.arange(logits.shape[1], device=logits.device)[None, :] == index  # (n, V)
-    gradient = torch.where(counted[:, None], (probabilities - hit.float()) * scale, 0.0)
+    hit = (torch.arange(logits.shape[1], device=logits.device)[None, :] == index).to(wide.dtype)  # (n, V)
+    if label_smoothing:
+        uniform = (log_normaliser - wide.mean(dim=-1, keepdim=True)).squeeze(1)  # (n,)
+        losses = losses.lerp(uniform, label_smoothing)
+        hit = hit * (1.0 - label_smoothing) + label_smoothing / logits.shape[1]
+    if z_loss:
+        losses = losses + z_loss * log_normaliser.squeeze(1).square()
+        probabilities = probabilities * (1.0 + 2.0 * z_loss * log_normaliser)
+    loss = torch.where(counted, losses, 0.0).sum() * scale
+    gradient = torch.where(counted[:, None], (probabilities - hit) * scale, 0.0)
     return loss, gradient.to(logits.dtype)
+
+
+def capped(chunk: ChunkLoss, cap: float) -> ChunkLoss:
+    """A chunk's loss for a model whose logits are squashed by `cap tanh(logits / cap)`; as `Decoder.logits` has it.
+
+    Source: Gemma Team 2024, arXiv:2408.00118, section 2.
+    """
+
+    def squashed(logits: Tensor, targets: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+        share = torch.tanh((logits.float() if logits.dtype != torch.float64 else logits) / cap)
+        loss, gradient = chunk(cap * share, targets, scale)
+        return loss, (gradient * (1.0 - share.square())).to(logits.dtype)
+
+    return squashed
 
 
 def head_loss(hidden: Tensor, weight: Tensor, targets: Tensor, scale: float, chunk: ChunkLoss = chunk_loss) -> Tensor:
@@ -94,25 +129,36 @@ def head_loss(hidden: Tensor, weight: Tensor, targets: Tensor, scale: float, chu
 
 
 class _HeadLoss(torch.autograd.Function):
+    """Makes the gradients in the forward pass.
+
+    A mean's gradients are too small for fp16, and the loss scale is known only in the backward pass: so in fp16 they are kept as those of
+    a sum, divided by `FP16_HEADROOM`, and the rest of the factor is applied, in fp32, together with the loss scale.
+    """
+
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, scale: float, chunk: ChunkLoss) -> Tensor:
         cast = weight.to(hidden.dtype)  # (V, D)
-        loss = hidden.new_zeros((), dtype=torch.float32)
+        loss = hidden.new_zeros((), dtype=torch.promote_types(hidden.dtype, torch.float32))
         hidden_gradient = torch.empty_like(hidden)
         weight_gradient = torch.zeros_like(weight)
+        inner = 1.0 / FP16_HEADROOM if hidden.dtype == torch.float16 else scale
         for start in range(0, len(hidden), CHUNK_TOKENS):
             part = slice(start, start + CHUNK_TOKENS)
-            part_loss, gradient = chunk(hidden[part] @ cast.t(), targets[part], scale)  # (), (n, V)
+            part_loss, gradient = chunk(hidden[part] @ cast.t(), targets[part], inner)  # (), (n, V)
             loss = loss + part_loss
             torch.mm(gradient, cast, out=hidden_gradient[part])  # (n, V) @ (V, D) -> (n, D)
             weight_gradient += gradient.t() @ hidden[part]  # (V, n) @ (n, D) -> (V, D)
         ctx.save_for_backward(hidden_gradient, weight_gradient)
-        return loss
+        ctx.rest = scale / inner
+        return loss if ctx.rest == 1.0 else loss * ctx.rest
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         hidden_gradient, weight_gradient = ctx.saved_tensors
         (outer,) = gradients
+        if hidden_gradient.dtype == torch.float16:
+            outer = outer * ctx.rest
+            return (hidden_gradient.float() * outer).half(), weight_gradient * outer, None, None, None
         return hidden_gradient * outer.to(hidden_gradient.dtype), weight_gradient * outer, None, None, None
 
 

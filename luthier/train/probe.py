@@ -14,10 +14,9 @@ import torch
 
 from luthier.config.model import ModelConfig
 from luthier.model.decoder import Decoder, initialise
+from luthier.model.precision import DTYPES, TOLERANCE
 from luthier.train.objective import chunk_loss
 
-TOLERANCE = {"fp32": 1e-4, "bf16": 4e-2}
-"""Largest difference of outputs and gradients, as a share of their largest value."""
 _SHAPE = {
     "d_model": 32, "n_layers": 1, "n_heads": 2, "n_kv_heads": 1, "head_dim": 16, "d_ff": 64, "vocab_size": 64, "max_seq_len": 32,
     "rope_theta": 10_000.0, "norm_eps": 1e-5, "tie_embeddings": True, "init_std": 0.2,
@@ -49,7 +48,7 @@ def largest_difference(device: str, precision: str) -> float:
 
     On a GPU the step is a small decoder's, forward and backward; on a CPU, where kernels are plain C++, the head's loss is enough.
     """
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    dtype = DTYPES[precision]
     results = [_head_step(dtype, compiled) if device == "cpu" else _decoder_step(device, dtype, compiled) for compiled in (False, True)]
     return max(((a - b).abs().max() / a.abs().max()).item() for a, b in zip(*results, strict=True))
 

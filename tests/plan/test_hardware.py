@@ -73,3 +73,18 @@ def test_container_limits_and_flags(monkeypatch: pytest.MonkeyPatch) -> None:
     assert machine() == {"cpu": "Fast One", "cores": 1, "memory_gib": 1.0, "flags": ["avx2", "avx512_bf16"]}
     files["/sys/fs/cgroup/cpu.max"] = files["/sys/fs/cgroup/memory.max"] = "max 100000\n"
     assert machine()["memory_gib"] > 0
+
+
+def test_memory_that_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container's limit counts where it is less; pages of files are as good as free."""
+    files = {"/proc/meminfo": "MemTotal:  900 kB\nMemAvailable:   500 kB\n"}
+    monkeypatch.setattr(room, "_read", files.get)
+    assert room.available_bytes() == 500 * 1024
+    files |= {"/sys/fs/cgroup/memory.max": "300000\n", "/sys/fs/cgroup/memory.current": "250000\n"}
+    assert room.available_bytes() == 50_000
+    files["/sys/fs/cgroup/memory.stat"] = "anon 5\ninactive_file 20000\nactive_file 1000\n"
+    assert room.available_bytes() == 71_000
+    files["/sys/fs/cgroup/memory.max"] = "max\n"
+    assert room.available_bytes() == 500 * 1024
+    files.clear()
+    assert room.available_bytes() is None

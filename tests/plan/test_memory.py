@@ -11,7 +11,7 @@ from torch import Tensor
 from luthier.config.model import ModelConfig
 from luthier.config.training import OptimSection
 from luthier.model.decoder import Decoder, initialise
-from luthier.plan.memory import activation_bytes_per_token, training_bytes
+from luthier.plan.memory import activation_bytes_per_token, kept_bytes_per_token, training_bytes
 from luthier.plan.parameters import count
 
 
@@ -74,3 +74,13 @@ def test_parts_grow_as_they_should() -> None:
     assert {key: value for key, value in one.items() if key != "activations"} == {key: two[key] for key in one if key != "activations"}
     assert one["weights"] == one["gradients"] == 4 * total and one["optimizer"] == 8 * total > muon["optimizer"]
     assert training_bytes(shape(), OptimSection(), 8, 256, "fp32")["weights, cast"] == 0
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_activation_checkpointing_keeps_less_of_every_block(precision: str) -> None:
+    kept: dict[str, float] = {}
+    for kind in ("off", "blocks", "selective"):
+        two, four = (kept_bytes_per_token(shape(n_layers=n), 256, precision, kind) for n in (2, 4))
+        kept[kind] = (four - two) / 2
+    assert kept["blocks"] == 128 * (4 if precision == "fp32" else 2)  # its input
+    assert kept["blocks"] < kept["selective"] < 0.6 * kept["off"]

@@ -23,6 +23,7 @@ from luthier.tasks.conversation import Conversation, Message
 from luthier.train.loop import Course, Every, Trainee, accumulate
 from luthier.train.loop import fit as fit_model
 from luthier.train.objective import NextToken, mean_loss
+from luthier.train.prefetch import Prefetch
 from luthier.train.stopping import StopRequest
 from tests.small import small_shape, small_tokenizer
 from tests.stages.conftest import make_tiny
@@ -158,16 +159,17 @@ def test_a_token_outside_the_vocabulary_stops_before_the_model() -> None:
 
 
 def test_rows_are_read_in_the_process_that_trains() -> None:
-    """A10. There are no loader workers that could be killed."""
-    seen: set[tuple[int, int]] = set()
+    """A10. There are no loader workers that could be killed: the thread that makes the next batch lives and dies with the process."""
+    seen: set[tuple[int, str]] = set()
 
     class Watched(Rows):
         def row(self, index: int) -> tuple[np.ndarray, np.ndarray, None]:
-            seen.add((os.getpid(), threading.get_ident()))
+            seen.add((os.getpid(), threading.current_thread().name))
             return super().row(index)
 
-    fit_model(trainee(), Loader(Watched(), 8, 1), NextToken(), Course(2, lambda step: 1.0, 1.0, "cpu"), [], StopRequest())
-    assert seen == {(os.getpid(), threading.get_ident())} and multiprocessing.active_children() == []
+    with Prefetch(Loader(Watched(), 8, 1)) as batches:
+        fit_model(trainee(), batches, NextToken(), Course(2, lambda step: 1.0, 1.0, "cpu"), [], StopRequest())
+    assert seen == {(os.getpid(), "batches_0")} and multiprocessing.active_children() == []
 
 
 def test_a_training_run_starts_no_process(tmp_path: Path) -> None:
