@@ -7,6 +7,7 @@ import errno
 import hashlib
 import json
 import os
+import secrets
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -58,11 +59,11 @@ def make_directory(path: Path) -> Path:
 
 @contextlib.contextmanager
 def atomic_file(path: Path) -> Generator[BinaryIO, None, None]:
-    """Open a file for writing that appears under its name only when whole and on disk.
+    """Open a file for writing that appears under its name only when whole and on disk; several machines may write the same one at a time.
 
     Raises: StorageError
     """
-    temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
+    temporary = path.with_name(f"{path.name}-{secrets.token_hex(4)}.tmp-{os.getpid()}")
     with storage_errors(path):
         try:
             with open(temporary, "wb") as file:

@@ -50,7 +50,7 @@ class Fault:
 
 def label_of(kind: str, path: str) -> str:
     """Name an operation so that the same one is found again in another attempt, whatever its random and hashed parts are."""
-    place = re.sub(r"\.tmp-[0-9a-f-]+", ".tmp", path)
+    place = re.sub(r"(-[0-9a-f]{8})?\.tmp-[0-9a-f-]+", ".tmp", path)
     place = re.sub(r"\b[0-9a-f]{8,}\b", "KEY", place)
     return f"{kind} {re.sub(r'step_[0-9]+', 'step_N', place)}"
 

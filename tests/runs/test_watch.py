@@ -93,8 +93,10 @@ def test_the_heart_beats_by_itself(tmp_path: Path) -> None:
     run = RunDirectory(tmp_path)
     with watching(run, Progress(), every_seconds=0.01) as watch:
         watch.note("sft", 1, 2)
-        while run.record["heartbeat"]["step"] != 1:
+        end = time.monotonic() + 30
+        while run.record["heartbeat"]["step"] != 1 and time.monotonic() < end:
             time.sleep(0.01)
+        assert run.record["heartbeat"]["step"] == 1
 
 
 @pytest.mark.parametrize(

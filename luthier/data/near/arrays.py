@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import secrets
 from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -12,7 +10,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from luthier.errors import DataError
-from luthier.runs.files import atomic_file, make_directory, storage_errors
+from luthier.runs.files import atomic_file, make_directory
 
 RUN = 2**18
 """A file of records is sorted in runs of so many."""
@@ -20,13 +18,10 @@ RUN = 2**18
 
 @contextlib.contextmanager
 def whole_file(path: Path) -> Generator[BinaryIO]:
-    """Open a file that appears only when it is whole; several workers, on several machines, may write the same one at a time."""
+    """Open a file that appears only when it is whole, in a folder made for it."""
     make_directory(path.parent)
-    scratch = path.with_name(f"{path.name}-{secrets.token_hex(8)}")
-    with atomic_file(scratch) as file:
+    with atomic_file(path) as file:
         yield file
-    with storage_errors(path):
-        os.replace(scratch, path)
 
 
 def write_array(path: Path, pieces: Iterable[np.ndarray], length: int, kind: Any) -> None:
