@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from luthier.config.data import SourceConfig
 from luthier.config.section import Positive, Share
-from luthier.config.training import ScheduleName, TrainingSection
+from luthier.config.training import CourseSection, ScheduleName, TrainingSection
 
 RESERVED = ("data", "tokenizer", "pack", "pretrain", "sft", "eval", "export", "report", "cache", "checkpoints", "logs")
 """Names that a stage of `[[post]]` may not have: they are taken in the store or in a run's directory."""
@@ -64,7 +64,7 @@ class SftSourceConfig(SourceConfig):
         return self
 
 
-class SftSection(TrainingSection):
+class SftSection(CourseSection, TrainingSection):
     """Supervised fine-tuning on conversations; the loss counts assistant tokens only, unless `supervise` says otherwise."""
 
     sources: tuple[SftSourceConfig, ...] = ()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -10,9 +10,40 @@ from luthier.config.section import Positive, Section, Share
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 ScheduleName = Literal["cosine", "linear", "wsd", "constant"]
+DecayForm = Literal["linear", "1-sqrt"]
+MuonPolynomial = Literal["newton_schulz", "polar_express"]
 
 
-class OptimSection(Section):
+class CourseSection(Section):
+    """The learning rate's course over a training, as a share of its peak; `luthier.optim.schedule` has the formulas."""
+
+    schedule: ScheduleName = "cosine"
+    """Course of the learning rate after warm-up; `wsd` stays at the peak until it decays."""
+    warmup_steps: int = Field(default=50, ge=0)
+    """Steps of linear warm-up, before the first at the peak; never more than a tenth of the course."""
+    warmup_start: float | None = Field(default=None, gt=0, le=1)
+    """Share of the peak in the first step; default: 1 / (warmup_steps + 1), so that all of its steps are equal."""
+    decay_ratio: Share = 0.2
+    """`wsd`: share of the course that decays."""
+    decay_steps: Positive | None = None
+    """`wsd`: steps that decay, in place of `decay_ratio`."""
+    decay_form: DecayForm = "linear"
+    """`wsd`: how it decays; `1-sqrt` falls fast at first."""
+    min_lr_ratio: Share = 0.1
+    """Final learning rate as a share of the peak; 0 goes to zero."""
+    restarts: Annotated[int, Field(ge=0)] | tuple[Annotated[float, Field(gt=0, lt=1)], ...] = 0
+    """How often the course begins anew, warm-up included, after equal parts; or where, as shares of the run: `[0.4553]`."""
+    restart_peak: float = Field(default=1.0, gt=0, le=1)
+    """Peak after a restart as a share of the last one."""
+
+    @model_validator(mode="after")
+    def _restarts_in_order(self) -> CourseSection:
+        if isinstance(self.restarts, tuple) and list(self.restarts) != sorted(set(self.restarts)):
+            raise ValueError(f"`restarts` must ascend, got {list(self.restarts)}")
+        return self
+
+
+class OptimSection(CourseSection):
     """The optimizer and the learning rate's course, for pretraining."""
 
     name: Literal["adamw", "muon"] = "adamw"
@@ -21,22 +52,18 @@ class OptimSection(Section):
     """Peak learning rate of AdamW."""
     muon_lr: float = Field(default=0.02, gt=0, le=1.0)
     """Peak learning rate of Muon's matrices."""
+    muon_polynomial: MuonPolynomial = "newton_schulz"
+    """What makes Muon's updates orthogonal: one polynomial five times, or five that come closer for the same work."""
     betas: tuple[Share, Share] = (0.9, 0.95)
     """Decay of AdamW's first and second moment."""
     eps: float = Field(default=1e-8, gt=0)
     """Added to the root of the second moment."""
     weight_decay: float = Field(default=0.1, ge=0, le=10)
     """Decoupled decay of matrices; norms and biases have none."""
+    decay_embeddings: bool = True
+    """Whether the embedding (and a head that is tied to it) decays too."""
     grad_clip: float = Field(default=1.0, gt=0)
     """Largest global gradient norm."""
-    schedule: ScheduleName = "cosine"
-    """Course of the learning rate after warm-up."""
-    warmup_steps: int = Field(default=50, ge=0)
-    """Steps of linear warm-up; never more than a tenth of the run."""
-    decay_ratio: Share = 0.2
-    """`wsd`: share of the run that decays."""
-    min_lr_ratio: Share = 0.1
-    """Final learning rate as a share of the peak."""
 
 
 class TrainingSection(Section):
@@ -105,6 +132,10 @@ class PretrainSection(TrainingSection):
     """Horizon in passes over the training tokens."""
     tokens_per_param: float | None = Field(default=None, gt=0)
     """Horizon in tokens per parameter."""
+    batch_warmup_start: Positive | None = None
+    """Tokens in the first steps, which then double until they are `global_batch_tokens`; default: no growth."""
+    batch_warmup_tokens: Positive | None = None
+    """Training tokens over which the batch grows; each size gets the same share of them."""
     superposition: int = Field(default=1, ge=1, le=64)
     """Tokens in each of the bags that the first steps see in place of tokens, at the same cost; 1: none. An experiment, see docs/LOG.md."""
     superposition_share: Share = 0.3
@@ -121,4 +152,13 @@ class PretrainSection(TrainingSection):
             raise ValueError(
                 f"exactly one of `steps`, `tokens`, `epochs`, `tokens_per_param` must be set, got {', '.join(given) or 'none'}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _growth_is_whole(self) -> PretrainSection:
+        start, tokens = self.batch_warmup_start, self.batch_warmup_tokens
+        if (start is None) != (tokens is None):
+            raise ValueError("`batch_warmup_start` and `batch_warmup_tokens` must be set together")
+        if start is not None and start >= self.global_batch_tokens:
+            raise ValueError(f"`batch_warmup_start` must be below `global_batch_tokens` ({self.global_batch_tokens:,}), got {start:,}")
         return self

@@ -5,11 +5,14 @@ State is a flat dict of tensors, so that a checkpoint holds it without pickle.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
+
+from luthier.optim.orthogonal import NEWTON_SCHULZ, Coefficients, orthogonalise
 
 
 class Optimizer(Protocol):
@@ -28,38 +31,53 @@ class Optimizer(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Group:
+    """Parameters that share a weight decay, with their moments, in one order."""
+
+    decay: float
+    weights: list[Tensor]
+    first: list[Tensor]
+    second: list[Tensor]
+
+    def gradients(self) -> list[Tensor]:
+        """A parameter that the loss does not reach counts as one with a gradient of zeros."""
+        return [p.grad if p.grad is not None else torch.zeros_like(p) for p in self.weights]
+
+
 class AdamW:
-    """Adam with decoupled weight decay on matrices only.
+    """Adam with decoupled weight decay, which vectors (norms, biases) never have, nor the matrices named in `undecayed`.
 
     Source: Loshchilov and Hutter 2019, arXiv:1711.05101, algorithm 2.
     """
 
     def __init__(
-        self, parameters: Mapping[str, nn.Parameter], lr: float, betas: tuple[float, float], eps: float, weight_decay: float
+        self,
+        parameters: Mapping[str, nn.Parameter],
+        lr: float,
+        betas: tuple[float, float],
+        eps: float,
+        weight_decay: float,
+        undecayed: Collection[str] = (),
     ) -> None:
-        self._parameters = dict(parameters)
-        self._lr, self._betas, self._eps, self._weight_decay = lr, betas, eps, weight_decay
-        self._first = {name: torch.zeros_like(p) for name, p in self._parameters.items()}
-        self._second = {name: torch.zeros_like(p) for name, p in self._parameters.items()}
+        self._lr, self._betas, self._eps = lr, betas, eps
+        self._first = {name: torch.zeros_like(p) for name, p in parameters.items()}
+        self._second = {name: torch.zeros_like(p) for name, p in parameters.items()}
         self._steps = 0
-        self._fused = can_fuse(self._parameters.values())
+        self._fused = can_fuse(parameters.values())
+        decays = {name: weight_decay if p.ndim >= 2 and name not in undecayed else 0.0 for name, p in parameters.items()}
+        self._groups: list[Group] = []
+        for decay in dict.fromkeys(decays.values()):
+            names = [name for name in parameters if decays[name] == decay]
+            moments = [self._first[name] for name in names], [self._second[name] for name in names]
+            self._groups.append(Group(decay, [parameters[name] for name in names], *moments))
 
     @torch.no_grad()
     def step(self, lr_scale: float) -> None:
         self._steps += 1
-        for decay, names in self._groups().items():
-            weights = [self._parameters[name] for name in names]
-            gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in weights]
-            first, second = [self._first[name] for name in names], [self._second[name] for name in names]
-            update = self._update_fused if self._fused else self._update
-            update(list[Tensor](weights), gradients, first, second, self._lr * lr_scale, decay)
-
-    def _groups(self) -> dict[float, list[str]]:
-        """Names by weight decay: matrices have it, vectors do not."""
-        groups: dict[float, list[str]] = {}
-        for name, p in self._parameters.items():
-            groups.setdefault(self._weight_decay if p.ndim >= 2 else 0.0, []).append(name)
-        return groups
+        update = self._update_fused if self._fused else self._update
+        for group in self._groups:
+            update(group.weights, group.gradients(), group.first, group.second, self._lr * lr_scale, group.decay)
 
     def _update(
         self, weights: list[Tensor], gradients: list[Tensor], first: list[Tensor], second: list[Tensor], lr: float, decay: float
@@ -79,7 +97,7 @@ class AdamW:
         self, weights: list[Tensor], gradients: list[Tensor], first: list[Tensor], second: list[Tensor], lr: float, decay: float
     ) -> None:
         """The same in one pass over memory, by PyTorch's kernel."""
-        steps = [torch.tensor(float(self._steps), device=weights[0].device)] * len(weights)
+        steps = [torch.full((), float(self._steps), device=weights[0].device)] * len(weights)
         fused_adamw(weights, gradients, first, second, steps, lr, self._betas, decay, self._eps)
 
     def state(self) -> dict[str, Tensor]:
@@ -89,7 +107,7 @@ class AdamW:
 
     @torch.no_grad()
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        for name in self._parameters:
+        for name in self._first:
             self._first[name].copy_(state[f"adamw.first.{name}"])
             self._second[name].copy_(state[f"adamw.second.{name}"])
         self._steps = int(state["adamw.steps"])
@@ -145,10 +163,15 @@ class Muon:
     """
 
     def __init__(
-        self, parameters: Mapping[str, nn.Parameter], lr: float, weight_decay: float, momentum: float = 0.95, rounds: int = 5
+        self,
+        parameters: Mapping[str, nn.Parameter],
+        lr: float,
+        weight_decay: float,
+        momentum: float = 0.95,
+        polynomials: Sequence[Coefficients] = NEWTON_SCHULZ,
     ) -> None:
         self._parameters = dict(parameters)
-        self._lr, self._weight_decay, self._momentum, self._rounds = lr, weight_decay, momentum, rounds
+        self._lr, self._weight_decay, self._momentum, self._polynomials = lr, weight_decay, momentum, polynomials
         self._velocity = {name: torch.zeros_like(p) for name, p in self._parameters.items()}
         self._shapes: dict[tuple[int, ...], list[str]] = {}
         for name, p in self._parameters.items():
@@ -162,7 +185,7 @@ class Muon:
             velocity = [self._velocity[name] for name in names]
             torch._foreach_lerp_(velocity, gradients, 1.0 - self._momentum)
             ahead = torch._foreach_lerp(gradients, velocity, self._momentum)  # Nesterov: look one step ahead
-            updates = orthogonalise(torch.stack(list(ahead)), self._rounds)  # (n, rows, columns)
+            updates = orthogonalise(torch.stack(list(ahead)), self._polynomials)  # (n, rows, columns)
             scale = 0.2 * max(shape) ** 0.5
             for name, update in zip(names, updates, strict=True):
                 weight = self._parameters[name]
@@ -179,24 +202,6 @@ class Muon:
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         for name, value in self._velocity.items():
             value.copy_(state[f"muon.velocity.{name}"])
-
-
-def orthogonalise(matrices: Tensor, rounds: int = 5) -> Tensor:
-    """Move all singular values of each matrix close to 1 by Newton-Schulz iterations of degree five, in bf16.
-
-    Shapes: (n, rows, columns) -> (n, rows, columns)
-    Source: Jordan et al. 2024 (see `Muon`) for the three coefficients.
-    """
-    a, b, c = 3.4445, -4.7750, 2.0315
-    x = matrices.bfloat16()
-    tall = x.shape[-2] > x.shape[-1]
-    if tall:
-        x = x.mT
-    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
-    for _ in range(rounds):
-        gram = x @ x.mT  # (n, rows, rows)
-        x = a * x + (b * gram + c * gram @ gram) @ x
-    return (x.mT if tall else x).to(matrices.dtype)
 
 
 class Together:

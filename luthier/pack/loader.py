@@ -5,15 +5,16 @@ No state is kept: where training stands is its step, so going on after a stop ne
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol, TypedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol, TypedDict
 
 import numpy as np
 
 from luthier.errors import DataError
 from luthier.pack.order import PhasedPermutation, epoch_key
 from luthier.pack.shards import TokenShards
+from luthier.plan.horizon import StepRows
 
 IGNORE_INDEX = -100
 Row = tuple[np.ndarray, np.ndarray, np.ndarray | None]
@@ -30,6 +31,8 @@ class Batch:
     targets: np.ndarray
     doc_ids: np.ndarray | None = None
     positions: np.ndarray | None = None
+    extras: Mapping[str, np.ndarray] = field(default_factory=dict[str, np.ndarray])
+    """What else an objective needs of each row, by name; each (B, ...)."""
 
     @property
     def n_loss_tokens(self) -> int:
@@ -112,23 +115,32 @@ class TokenRows:
 class Loader:
     """Gives the rows of any step. Each epoch is a new order of all rows; a step may begin in one epoch and end in the next.
 
+    Steps take the rows of that order one behind the other, all as many or, where the batch grows, as `StepRows` says.
     Where the rows are of several phases (`phase_ends`, the last being `n_rows`), each epoch goes through them in turn.
     """
 
-    def __init__(self, rows: RowSource, rows_per_step: int, seed: int, vocab_size: int | None = None) -> None:
+    ahead: ClassVar[bool] = True
+    """Whether a batch may be made before the step it is for."""
+
+    def __init__(self, rows: RowSource, rows_per_step: int | StepRows, seed: int, vocab_size: int | None = None) -> None:
         """With `vocab_size`, ids that are not in the vocabulary are refused before they reach the model."""
         if rows.n_rows < 1:
             raise DataError(f"there must be at least one row of {rows.seq_len} tokens, got none", fix="add text, or set pack.seq_len lower")
-        if rows_per_step < 1:
-            raise ValueError(f"rows_per_step must be at least 1, got {rows_per_step}")
-        self._rows, self.rows_per_step, self._seed, self._vocab_size = rows, rows_per_step, seed, vocab_size
+        self.step_rows = StepRows(rows_per_step) if isinstance(rows_per_step, int) else rows_per_step
+        if self.step_rows.first < 1:
+            raise ValueError(f"rows_per_step must be at least 1, got {self.step_rows.first}")
+        self._rows, self._seed, self._vocab_size = rows, seed, vocab_size
         self._ends: tuple[int, ...] = getattr(rows, "phase_ends", (rows.n_rows,))
 
+    @property
+    def rows_per_step(self) -> int:
+        """Rows of a step once the batch no longer grows."""
+        return self.step_rows.last
+
     def rows(self, step: int) -> np.ndarray:
-        """Return the numbers of the rows of a step, in order; ranks take slices of it. Shapes: (rows_per_step,)."""
-        n_rows = self._rows.n_rows
-        first = step * self.rows_per_step
-        epochs, offsets = np.divmod(np.arange(first, first + self.rows_per_step, dtype=np.int64), n_rows)
+        """Return the numbers of the rows of a step, in order; ranks take slices of it. Shapes: (rows of the step,)."""
+        first, end = self.step_rows.before(step), self.step_rows.before(step + 1)
+        epochs, offsets = np.divmod(np.arange(first, end, dtype=np.int64), self._rows.n_rows)
         indices = np.empty_like(offsets)
         for epoch in np.unique(epochs):
             inside = epochs == epoch
@@ -136,7 +148,7 @@ class Loader:
         return indices
 
     def batch(self, step: int, rows: np.ndarray | None = None) -> Batch:
-        """Return the batch of a step: a pure function of rows, seed, `rows_per_step` and step.
+        """Return the batch of a step: a pure function of rows, seed, rows per step and step.
 
         `rows` are those of the step's row numbers that are wanted, a rank's share of `Loader.rows`; default: all.
         Raises: DataError when a token is not in the vocabulary.
@@ -157,7 +169,7 @@ class Loader:
 
     def state(self, step: int) -> LoaderState:
         """Return where a step begins."""
-        epoch, row = divmod(step * self.rows_per_step, self._rows.n_rows)
+        epoch, row = divmod(self.step_rows.before(step), self._rows.n_rows)
         return {"epoch": epoch, "row": row}
 
     def _check_tokens(self, batch: Batch, indices: np.ndarray, vocab_size: int) -> None:

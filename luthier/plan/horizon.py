@@ -1,9 +1,10 @@
-"""How long pretraining is. In: `[pretrain]`, sizes. Out: optimizer steps. The trainer and the planner both ask here."""
+"""How long pretraining is. In: `[pretrain]`, sizes. Out: optimizer steps and their rows. The trainer and the planner both ask here."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from luthier.config.data import SourceConfig
@@ -17,6 +18,55 @@ _PLAIN_TEXT = (".txt", ".md", ".json", ".jsonl", ".csv")
 def rows_per_step(global_batch_tokens: int, seq_len: int) -> int:
     """Rows of one optimizer step: the batch in tokens, rounded to whole rows."""
     return max(1, round(global_batch_tokens / seq_len))
+
+
+@dataclass(frozen=True)
+class StepRows:
+    """How many rows each step takes: `last`, but for a growth, which is so many steps of so many rows each, in order.
+
+    Everything is a function of the step's number, so that nothing needs to be replayed to find it.
+    """
+
+    last: int
+    growth: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def first(self) -> int:
+        return self.growth[0][1] if self.growth else self.last
+
+    def before(self, step: int) -> int:
+        """Rows of all steps before a step."""
+        total = 0
+        for steps, rows in self.growth:
+            taken = min(step, steps)
+            total, step = total + taken * rows, step - taken
+        return total + step * self.last
+
+    def steps_for(self, tokens: float, seq_len: int) -> int:
+        """The steps whose rows have at least so many tokens together; at least 1."""
+        done = 0
+        for steps, rows in self.growth:
+            if tokens <= steps * rows * seq_len:
+                return done + max(1, math.ceil(tokens / (rows * seq_len)))
+            done, tokens = done + steps, tokens - steps * rows * seq_len
+        return done + max(1, math.ceil(tokens / (self.last * seq_len)))
+
+
+def step_rows(settings: TrainingSection, seq_len: int) -> StepRows:
+    """The rows of a training's steps.
+
+    A batch that grows doubles from `batch_warmup_start` on while it is below the last size, and takes at each size the same share of
+    `batch_warmup_tokens`, rounded to whole steps and at least one.
+    """
+    last = rows_per_step(settings.global_batch_tokens, seq_len)
+    if not isinstance(settings, PretrainSection) or settings.batch_warmup_start is None or settings.batch_warmup_tokens is None:
+        return StepRows(last)
+    sizes = [rows_per_step(settings.batch_warmup_start, seq_len)]
+    while 2 * sizes[-1] < last:
+        sizes.append(2 * sizes[-1])
+    sizes = [size for size in sizes if size < last]
+    share = settings.batch_warmup_tokens / max(1, len(sizes))
+    return StepRows(last, tuple((max(1, round(share / (size * seq_len))), size) for size in sizes))
 
 
 def micro_batch_rows(settings: TrainingSection, seq_len: int, *, on_gpu: bool) -> int:
@@ -38,7 +88,7 @@ def steps_for(settings: PretrainSection, params: int, seq_len: int, train_tokens
     else:
         return None
     tokens /= 1 + settings.superposition_share * (settings.superposition - 1)  # bags take more of them, position for position
-    return max(1, math.ceil(tokens / (rows_per_step(settings.global_batch_tokens, seq_len) * seq_len)))
+    return step_rows(settings, seq_len).steps_for(tokens, seq_len)
 
 
 def superposed_steps(settings: PretrainSection, steps: int) -> int:

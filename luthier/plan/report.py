@@ -13,7 +13,7 @@ from luthier.errors import ConfigError
 from luthier.plan.architectures import why_none
 from luthier.plan.compute import forward_flops_per_token, six_n, training_flops_per_token
 from luthier.plan.hardware import ASSUMED_UTILISATION, Hardware
-from luthier.plan.horizon import bytes_per_token, micro_batch_rows, rows_per_step, steps_for, text_bytes
+from luthier.plan.horizon import bytes_per_token, micro_batch_rows, step_rows, steps_for, text_bytes
 from luthier.plan.memory import BF16, FP32, checkpoint_bytes, checkpoints_on_disk, kv_cache_bytes_per_token, training_bytes
 from luthier.plan.parameters import count
 from luthier.plan.scaling import ExpectedLoss, expected_loss
@@ -38,6 +38,8 @@ class PlanReport:
     """Whether `steps` and `tokens` follow from an estimate of the text's length, because the horizon is in epochs."""
     tokens_per_param: float | None
     rows_per_step: int
+    first_rows_per_step: int
+    """Less than `rows_per_step` where the batch grows."""
     seq_len: int
     flops_per_token: dict[str, float]
     training_flops: float | None
@@ -84,8 +86,8 @@ def plan(recipe: Recipe, hardware: Hardware | None, corpus_bytes: int | None = N
         )
     seq_len, settings = recipe.pack.seq_len, recipe.pretrain
     train_tokens = _train_tokens(recipe, corpus_bytes, config.vocab_size) if settings.epochs is not None else None
-    rows, steps = rows_per_step(settings.global_batch_tokens, seq_len), steps_for(settings, total, seq_len, train_tokens)
-    tokens = steps * rows * seq_len if steps is not None else None
+    rows, steps = step_rows(settings, seq_len), steps_for(settings, total, seq_len, train_tokens)
+    tokens = rows.before(steps) * seq_len if steps is not None else None
     per_token = training_flops_per_token(config, seq_len)
     on_gpu = hardware is not None and hardware.on_gpu and settings.device != "cpu"
     precision = _precision(settings.precision, hardware)
@@ -111,7 +113,8 @@ def plan(recipe: Recipe, hardware: Hardware | None, corpus_bytes: int | None = N
         tokens=tokens,
         tokens_estimated=train_tokens is not None,
         tokens_per_param=tokens / total if tokens is not None else None,
-        rows_per_step=rows,
+        rows_per_step=rows.last,
+        first_rows_per_step=rows.first,
         seq_len=seq_len,
         flops_per_token={**forward_flops_per_token(config, seq_len), "training": per_token, "six_n": six_n(config)},
         training_flops=tokens * per_token if tokens is not None else None,
@@ -185,7 +188,8 @@ def _model_rows(report: PlanReport) -> list[tuple[str, str, str]]:
 
 def _training_rows(report: PlanReport) -> list[tuple[str, str, str]]:
     flops = report.flops_per_token
-    each = f"each of {report.rows_per_step} rows of {report.seq_len} tokens"
+    grows = f"{report.first_rows_per_step}, growing to " if report.first_rows_per_step < report.rows_per_step else ""
+    each = f"each of {grows}{report.rows_per_step} rows of {report.seq_len} tokens"
     head = flops["head"] * 3 / flops["training"]
     scores = flops["attention_scores"] * 3 / flops["training"]
     rows = [("steps", "unknown" if report.steps is None else f"{report.steps:,}", each)]

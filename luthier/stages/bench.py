@@ -91,7 +91,7 @@ class Subject:
     def of(cls, recipe: Recipe, folder: Path, progress: Progress, given: tuple[ModelConfig, RowSource] | None = None) -> Subject:
         """Make a recipe's model and optimizer; shape and rows are `given`, packed, or random; `folder` takes what is written."""
         store = Store(Path(recipe.runs.root))
-        settings = recipe.pretrain
+        settings = recipe.pretrain.model_copy(update={"batch_warmup_start": None, "batch_warmup_tokens": None})  # the last size
         packed = given or (_packed(recipe, store) if store.root.exists() else None)
         config, rows = packed or _random(recipe)
         job = Job(recipe, "bench", folder, {}, {}, store.cache if store.root.exists() else folder, progress)

@@ -42,25 +42,18 @@ def _settings(recipe: Recipe) -> dict[str, Any]:
 def start(job: Job, config: ModelConfig, steps: int) -> tuple[Decoder, Compute, Callable[[int], float]]:
     """A new model on its device, how it computes, and the learning rate's course."""
     from luthier.model.decoder import Decoder, initialise
-    from luthier.optim.schedule import lr_scale
+    from luthier.optim.schedule import course
+    from luthier.plan.horizon import step_rows
     from luthier.stages.attention import choose_attention
     from luthier.stages.training import settle_compute
 
-    settings, optim = job.recipe.pretrain, job.recipe.optim
+    settings, seq_len = job.recipe.pretrain, job.recipe.pack.seq_len
     attention = partial(choose_attention, job=job, settings=settings, config=config, documents=settings.document_mask)
-    compute = settle_compute(job, settings, steps * settings.global_batch_tokens, config.n_layers, attention)
+    compute = settle_compute(job, settings, step_rows(settings, seq_len).before(steps) * seq_len, config.n_layers, attention)
     model = Decoder(config, compute.dtype, compute.attention)
     initialise(model, job.recipe.run.seed)
     model.to(compute.device)
-    course = partial(
-        lr_scale,
-        steps=steps,
-        schedule=optim.schedule,
-        warmup_steps=optim.warmup_steps,
-        min_lr_ratio=optim.min_lr_ratio,
-        decay_ratio=optim.decay_ratio,
-    )
-    return model, compute, course
+    return model, compute, course(job.recipe.optim, steps)
 
 
 def _run(job: Job) -> Outcome:

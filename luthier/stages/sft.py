@@ -39,7 +39,7 @@ def _with_system(conversations: Sequence[Conversation], system: Sequence[Message
 
 def _run(job: Job, settings: SftSection, name: str, before: str) -> Outcome:
     from luthier.generate.engine import Engine
-    from luthier.optim.schedule import lr_scale
+    from luthier.optim.schedule import course
     from luthier.pack.conversations import ConversationRows, pack_conversations
     from luthier.plan.horizon import rows_per_step
     from luthier.stages.attention import choose_attention
@@ -93,11 +93,9 @@ def _run(job: Job, settings: SftSection, name: str, before: str) -> Outcome:
             drawn.append((question, tokenizer.decode(completion.ids).strip()))
         return drawn
 
-    course = partial(
-        lr_scale, steps=steps, schedule=settings.schedule, warmup_steps=settings.warmup_steps, min_lr_ratio=settings.min_lr_ratio
-    )
+    lr_scale = course(settings, steps)
     optim = recipe.optim.model_copy(update={"lr": settings.lr, "muon_lr": recipe.optim.muon_lr * settings.lr / recipe.optim.lr})
-    outcome = run_training(Training(job, name, settings, optim, model, tokenizer, train, steps, compute, course, validate, sample))
+    outcome = run_training(Training(job, name, settings, optim, model, tokenizer, train, steps, compute, lr_scale, validate, sample))
     return Outcome(outcome.fingerprint, {"conversations": made["splits"], "sources": made["sources"], **outcome.summary})
 
 

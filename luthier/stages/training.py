@@ -16,7 +16,7 @@ from luthier.optim.build import build_optimizer
 from luthier.pack.loader import Loader
 from luthier.pack.superposition import SuperposedLoader
 from luthier.plan.hardware import available_bytes
-from luthier.plan.horizon import micro_batch_rows, rows_per_step
+from luthier.plan.horizon import micro_batch_rows, step_rows
 from luthier.plan.memory import training_bytes
 from luthier.runs.files import read_json, write_json
 from luthier.runs.memory import keep_freed_memory
@@ -82,7 +82,7 @@ def run_training(training: Training) -> Outcome:
         if world.leads:
             require_disk(training)
         trainee, loader, identity, state = begin(training, world)
-        total = training.steps * loader.rows_per_step * training.rows.seq_len
+        total = loader.step_rows.before(training.steps) * training.rows.seq_len
         if (first := training.superposition) is not None:
             total += first.steps * loader.rows_per_step * (first.bag - 1) * training.rows.seq_len
         with job.progress.bar(training.name, total, "tokens", trainee.tokens_seen) as bar:
@@ -115,7 +115,7 @@ def begin(training: Training, world: World) -> tuple[Trainee, Loader, Identity, 
     if training.compute.compiled and trainee.step < training.steps:
         trainee.forward = torch.compile(training.model)
         job.progress.say(f"{training.name}: compiling the model; the first step takes up to a minute")
-    rows = rows_per_step(settings.global_batch_tokens, seq_len)
+    rows = step_rows(settings, seq_len)
     given = (rows, job.recipe.run.seed, training.model.config.vocab_size)
     first = training.superposition
     loader = Loader(training.rows, *given) if first is None else SuperposedLoader(training.rows, first, *given)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from luthier.errors import DataError
 from luthier.pack.loader import IGNORE_INDEX, Batch, Loader, Row, gather
+from luthier.plan.horizon import StepRows
 
 SIZES = (st.integers(1, 60), st.integers(1, 25), st.integers(0, 2**63 - 1))
 
@@ -52,6 +53,22 @@ def test_the_stream_does_not_depend_on_the_step_size(n_rows: int, rows_per_step:
         loader = Loader(NumberedRows(n_rows), size, seed)
         streams.append(np.concatenate([loader.rows(step) for step in range(-(-50 // size))])[:50].tolist())
     assert streams[0] == streams[1]
+
+
+@settings(max_examples=50, deadline=None)
+@given(*SIZES, st.lists(st.tuples(st.integers(1, 5), st.integers(1, 12)), max_size=3))
+def test_steps_of_a_growing_batch_take_the_same_rows_in_the_same_order(
+    n_rows: int, last: int, seed: int, growth: list[tuple[int, int]]
+) -> None:
+    rows, source = StepRows(last, tuple(growth)), NumberedRows(n_rows)
+    loader, steps = Loader(source, rows, seed), sum(steps for steps, _ in growth) + 3
+    taken = [loader.rows(step) for step in range(steps)]
+    assert [len(part) for part in taken] == [size for steps, size in growth for _ in range(steps)] + [last] * 3
+    stream = np.concatenate(taken).tolist()
+    assert stream == np.concatenate([Loader(source, 1, seed).rows(step) for step in range(len(stream))]).tolist()
+    for step in range(steps):
+        assert loader.state(step)["epoch"] * n_rows + loader.state(step)["row"] == sum(len(part) for part in taken[:step])
+        assert loader.batch(step).inputs[:, 0].tolist() == taken[step].tolist()
 
 
 @settings(max_examples=50, deadline=None)
