@@ -103,7 +103,7 @@ class Subject:
         trainee, loader, identity, _ = begin(training, ALONE)
         with Progress().bar("bench", None, "tokens") as bar:
             recorder = Recorder(training, trainee, bar, None, identity, 1)
-        objective = NextToken(compute.compiled, label_smoothing=settings.label_smoothing, z_loss=settings.z_loss)
+        objective = NextToken(compute.compiled, settings.label_smoothing, settings.z_loss, model.config.logit_softcap)
         return cls(training, trainee, loader, Prefetch(loader), objective, recorder, packed is None)
 
     @property

@@ -172,7 +172,8 @@ def _train(
     )
     try:
         kind = NextBag if training.superposition else NextToken
-        objective = kind(training.compute.compiled, label_smoothing=settings.label_smoothing, z_loss=settings.z_loss)
+        shaping = {"label_smoothing": settings.label_smoothing, "z_loss": settings.z_loss}
+        objective = kind(training.compute.compiled, softcap=training.model.config.logit_softcap, **shaping)
         with listening(training.job.stop) as stop, Prefetch(loader) as batches:
             fit(trainee, batches, objective, course, recorder.hooks() if recorder else [], stop)
     except Exception:  # not a second Ctrl-C: that one wants out

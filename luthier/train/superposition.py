@@ -12,16 +12,17 @@ import torch
 from torch import Tensor
 
 from luthier.pack.loader import IGNORE_INDEX
-from luthier.train.objective import NextToken, Rows, head_loss
+from luthier.train.objective import NextToken, Rows, capped, head_loss
 
 
 class NextBag(NextToken):
     """Mean cross-entropy of the next bag's tokens; of the next token where a batch has plain rows."""
 
-    def __init__(self, compiled: bool = False, **shaping: float) -> None:
+    def __init__(self, compiled: bool = False, softcap: float | None = None, **shaping: float) -> None:
         """`shaping` is `NextToken`'s; bags have none of it."""
-        super().__init__(compiled, **shaping)
-        self._bag_chunk = torch.compile(bag_chunk_loss) if compiled else bag_chunk_loss
+        super().__init__(compiled, softcap=softcap, **shaping)
+        chunk = bag_chunk_loss if softcap is None else capped(bag_chunk_loss, softcap)
+        self._bag_chunk = torch.compile(chunk) if compiled else chunk
 
     def __call__(self, forward: Callable[..., Tensor], head_weight: Tensor, rows: Rows, n_targets: int) -> Tensor:
         """Return the micro-batch's share of the mean loss.
