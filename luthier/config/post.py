@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from luthier.config.data import SourceConfig
-from luthier.config.section import Positive, Share
+from luthier.config.section import Positive, Section, Share
 from luthier.config.training import CourseSection, ScheduleName, TrainingSection
 
 RESERVED = ("data", "tokenizer", "pack", "pretrain", "sft", "eval", "export", "report", "cache", "checkpoints", "logs")
@@ -64,6 +64,17 @@ class SftSourceConfig(SourceConfig):
         return self
 
 
+class LoraSection(Section):
+    """Low-rank adapters: chosen matrices move by products of two thin ones, all else stays. Merged at all times."""
+
+    lora_rank: int = Field(default=0, ge=0, le=4096)
+    """Rank of the products; 0 trains all weights. Adapters want a learning rate about ten times as high."""
+    lora_alpha: float = Field(default=16.0, gt=0)
+    """The products are multiplied by `lora_alpha / lora_rank`."""
+    lora_targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    """Names of the linear maps that are adapted."""
+
+
 class SftSection(CourseSection, TrainingSection):
     """Supervised fine-tuning on conversations; the loss counts assistant tokens only, unless `supervise` says otherwise."""
 
@@ -112,7 +123,105 @@ class PostSftSection(SftSection):
     """The stage's name, in the run and on the command line."""
 
 
-POST_SECTIONS = (PostSftSection,)
+class PreferenceSourceConfig(SourceConfig):
+    """A source of pairs of answers, one preferred: records with `chosen`, `rejected`, and `prompt`, `question` or `instruction`."""
+
+    limit: Positive | None = None
+    """Use at most so many pairs, chosen by keyed hash."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _path_alone(cls, value: Any) -> Any:
+        return {"path": value} if isinstance(value, str) else value
+
+
+class PostTrainingSection(CourseSection, LoraSection, TrainingSection):
+    """What the trainings of `[[post]]` that are no fine-tuning have in common."""
+
+    speaks: ClassVar[bool] = True
+    name: StageName
+    """The stage's name, in the run and on the command line."""
+    lr: float = Field(default=5e-5, gt=0, le=1.0)
+    """Peak learning rate; betas, decay and clipping are those of `optim`."""
+    schedule: ScheduleName = "linear"
+    """Course of the learning rate after warm-up."""
+    warmup_steps: int = Field(default=20, ge=0)
+    """Steps of linear warm-up; never more than a tenth of the run."""
+    min_lr_ratio: Share = 0.0
+    """Final learning rate as a share of the peak."""
+    eval_every: Positive = 20
+    """Steps between measurements on what is held out."""
+    sample_every: Positive = 20
+    """Steps between live samples."""
+    sample_prompts: tuple[str, ...] = ("What is music?",)
+    """Questions that live samples answer."""
+
+
+class PairsSection(PostTrainingSection):
+    """What trainings on pairs of answers, of which one is preferred, have in common."""
+
+    sources: tuple[PreferenceSourceConfig, ...] = Field(min_length=1)
+    """Tables of `PreferenceSourceConfig`."""
+    epochs: float = Field(default=1.0, gt=0)
+    """Passes over the pairs."""
+    seq_len: Positive | None = None
+    """Tokens in a row, which holds both sides of a pair; default: twice `pack.seq_len`, to which each side is held."""
+    validation_share: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.1
+    """Share of prompts held out, chosen by keyed hash of the content."""
+    system_prompt: str | None = None
+    """Put in front of every prompt that has no system message of its own; default: that of `sft`."""
+
+
+class DpoSection(PairsSection):
+    """Training on preferred answers themselves: DPO and its relatives."""
+
+    kind: Literal["dpo"]
+    """Which of `[[post]]`'s tables this is."""
+    loss: Literal["sigmoid", "ipo", "orpo", "simpo"] = "sigmoid"
+    """`sigmoid` is DPO's own; `orpo` and `simpo` need no reference. `post.preference` has the formulas."""
+    beta: float = Field(default=0.1, gt=0)
+    """Strength of the pull to the reference; `orpo`: weight of the odds; `simpo`: scale of the rewards, usually 2."""
+    gamma: float = Field(default=0.5, ge=0)
+    """`simpo`: margin that the chosen answer should have."""
+    label_smoothing: Annotated[float, Field(ge=0.0, lt=0.5)] = 0.0
+    """`sigmoid`, `simpo`: share of pairs that are taken to be the wrong way round."""
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether the loss looks at the log-probabilities of the model before."""
+        return self.loss in ("sigmoid", "ipo")
+
+
+class RewardSection(PairsSection):
+    """A model that gives an answer a number, for a training with rewards; what follows begins with the model before it."""
+
+    speaks: ClassVar[bool] = False
+    kind: Literal["reward"]
+    """Which of `[[post]]`'s tables this is."""
+    centre: float = Field(default=0.01, ge=0)
+    """Weight of the squared sum of a pair's rewards, which keeps them around zero."""
+
+
+class DistillSection(PostTrainingSection):
+    """Learning a larger model's distribution of each next token; the two have the same tokenizer."""
+
+    kind: Literal["distill"]
+    """Which of `[[post]]`'s tables this is."""
+    teacher: str = Field(min_length=1)
+    """The larger model: a run's directory, a stage's output, or a checkpoint."""
+    rows: Literal["pretrain", "sft"] = "pretrain"
+    """What it learns on: the rows of pretraining, or the conversations of `[sft]`."""
+    mix: Share = 0.5
+    """Weight of the divergence from the teacher; the rest is that of plain cross-entropy."""
+    temperature: float = Field(default=1.0, gt=0, le=100)
+    """Flattens both distributions in the divergence, which is multiplied by its square."""
+    steps: Positive | None = None
+    """Optimizer steps; default: as `epochs` says."""
+    epochs: float = Field(default=1.0, gt=0)
+    """Passes over the rows."""
+
+
+POST_SECTIONS = (PostSftSection, DpoSection, DistillSection, RewardSection)
 """Each kind of `[[post]]`, and a file of `luthier/stages` for each."""
-PostSection = PostSftSection
+PostSection = Annotated[PostSftSection | DpoSection | DistillSection | RewardSection, Field(discriminator="kind")]
 """A table of `[[post]]`. `speaks` tells whether what it trains is a language model, with which the next stage begins."""

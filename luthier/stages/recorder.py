@@ -15,6 +15,7 @@ from typing import Any
 from luthier.config.training import OptimSection, TrainingSection
 from luthier.errors import StorageError
 from luthier.model.decoder import Decoder
+from luthier.optim.optimizers import Optimizer
 from luthier.pack.loader import RowSource
 from luthier.pack.superposition import Superposition
 from luthier.plan.compute import training_flops_per_token
@@ -27,6 +28,7 @@ from luthier.tokenizer.tokenizer import Tokenizer
 from luthier.train.checkpoint import Identity, checkpoints
 from luthier.train.device import Compute, measure_matmul, memory_gib
 from luthier.train.loop import Every, Moment, Trainee
+from luthier.train.objective import Objective
 from luthier.train.saving import Retention, Saver
 
 FEW = 4
@@ -54,6 +56,10 @@ class Training:
     """Key of the training that this one goes on from under changed settings."""
     superposition: Superposition | None = None
     """What the first steps see in place of `rows`."""
+    objective: Objective | None = None
+    """What is minimised; the next token's cross-entropy where nothing is said."""
+    optimizer: Callable[[Decoder, OptimSection], Optimizer] | None = None
+    """What makes the optimizer, where it is not `build_optimizer`."""
 
 
 class Recorder:
@@ -177,7 +183,8 @@ class Recorder:
         if moment.step % self._training.settings.log_every == 0 or moment.last:
             row = {"step": moment.step, "train/loss": moment.loss, "lr": lr, "grad_norm": moment.grad_norm}
             speed = {"tok_per_s": rate, "step_ms": moment.seconds * 1e3, "mfu": mfu, "mem_gib": memory_gib(self._training.compute.device)}
-            self._metrics.write({**row, "tokens_seen": moment.tokens_seen, **speed})
+            measures = {f"post/{name}": value for name, value in moment.measures.items()}
+            self._metrics.write({**row, **measures, "tokens_seen": moment.tokens_seen, **speed})
 
     def _validate(self, moment: Moment) -> None:
         self._training.model.eval()

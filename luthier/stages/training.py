@@ -16,7 +16,7 @@ from luthier.optim.build import build_optimizer
 from luthier.pack.loader import Loader
 from luthier.pack.superposition import SuperposedLoader
 from luthier.plan.hardware import available_bytes
-from luthier.plan.horizon import micro_batch_rows, step_rows
+from luthier.plan.horizon import micro_batch_rows, rows_per_step, step_rows
 from luthier.plan.memory import training_bytes
 from luthier.runs.files import read_json, write_json
 from luthier.runs.memory import keep_freed_memory
@@ -98,7 +98,7 @@ def begin(training: Training, world: World) -> tuple[Trainee, Loader, Identity, 
     """Make the trainee and put it where an earlier attempt got, on all ranks alike."""
     job, settings, seq_len = training.job, training.settings, training.rows.seq_len
     training.model.checkpointing = settings.activation_checkpointing
-    trainee = Trainee(training.model, build_optimizer(training.model, training.optim), 1)
+    trainee = Trainee(training.model, (training.optimizer or build_optimizer)(training.model, training.optim), 1)
     trainee.scaler = LossScaler() if training.compute.precision == "fp16" else None
     trainee.micro_batch_size = settle_micro_batch(training, trainee, world)
     identity = Identity(training.name, job.key, job.described, training.parent_key)
@@ -173,7 +173,7 @@ def _train(
     try:
         kind = NextBag if training.superposition else NextToken
         shaping = {"label_smoothing": settings.label_smoothing, "z_loss": settings.z_loss}
-        objective = kind(training.compute.compiled, softcap=training.model.config.logit_softcap, **shaping)
+        objective = training.objective or kind(training.compute.compiled, softcap=training.model.config.logit_softcap, **shaping)
         with listening(training.job.stop) as stop, Prefetch(loader) as batches:
             fit(trainee, batches, objective, course, recorder.hooks() if recorder else [], stop)
     except Exception:  # not a second Ctrl-C: that one wants out

@@ -6,7 +6,7 @@ Pretraining and SFT (and later DPO and GRPO) differ in their batches and their o
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -20,7 +20,7 @@ from luthier.pack.loader import Batch
 from luthier.runs.collection import collection_by_hand
 from luthier.train.device import within_memory
 from luthier.train.guards import Health, Trouble, clip_gradients, first_nonfinite, require_same_gradients
-from luthier.train.objective import NextToken, micro_batches
+from luthier.train.objective import Objective, micro_batches
 from luthier.train.parallel import ALONE, World
 from luthier.train.prefetch import Batches
 from luthier.train.scaler import LossScaler
@@ -71,6 +71,8 @@ class Moment:
     tokens_seen: int
     seconds: float
     stopping: bool
+    measures: Mapping[str, float] = field(default_factory=dict[str, float])
+    """What the objective says of the step beside its loss."""
 
     @property
     def last(self) -> bool:
@@ -130,7 +132,7 @@ class Course:
     warn: Callable[[str], None] | None = None
 
 
-def fit(trainee: Trainee, loader: Batches, objective: NextToken, course: Course, hooks: Sequence[Every], stop: StopRequest) -> None:
+def fit(trainee: Trainee, loader: Batches, objective: Objective, course: Course, hooks: Sequence[Every], stop: StopRequest) -> None:
     """Train from `trainee.step` to `course.steps`; Python's garbage collector does not run meanwhile, but where a hook calls it.
 
     Raises: NumericsError before an update with a loss or gradient that is not finite; Interrupted or Terminated on request.
@@ -140,13 +142,13 @@ def fit(trainee: Trainee, loader: Batches, objective: NextToken, course: Course,
             _advance(trainee, loader, objective, course, hooks, stop)
 
 
-def _advance(trainee: Trainee, loader: Batches, objective: NextToken, course: Course, hooks: Sequence[Every], stop: StopRequest) -> None:
+def _advance(trainee: Trainee, loader: Batches, objective: Objective, course: Course, hooks: Sequence[Every], stop: StopRequest) -> None:
     """Make one update and call the hooks; or none, where the step was bad or is to be tried again at another loss scale."""
     model = trainee.model
     started = time.perf_counter()
     model.train()
     batch = loader.batch(trainee.cursor)
-    loss, stopping = step_gradients(trainee, objective, batch, course, stop)
+    loss, stopping, measures = step_gradients(trainee, objective, batch, course, stop)
     grad_norm = clip_gradients(model, course.grad_clip)
     if trainee.scaler is not None and trainee.scaler.overflowed(loss, grad_norm):
         model.zero_grad(set_to_none=True)
@@ -163,15 +165,17 @@ def _advance(trainee: Trainee, loader: Batches, objective: NextToken, course: Co
     trainee.note_update(batch.inputs.size, loss)
     seconds = time.perf_counter() - started
     stopping = stopping or (course.world.size == 1 and stop.reason() is not None)
-    moment = Moment(trainee.step, course.steps, loss, grad_norm, scale, batch.inputs.size, trainee.tokens_seen, seconds, stopping)
+    moment = Moment(trainee.step, course.steps, loss, grad_norm, scale, batch.inputs.size, trainee.tokens_seen, seconds, stopping, measures)
     for hook in hooks:
         hook(moment)
     if stopping and not moment.last:
         raise stop.error()
 
 
-def step_gradients(trainee: Trainee, objective: NextToken, batch: Batch, course: Course, stop: StopRequest) -> tuple[float, bool]:
-    """Leave the gradients of a whole batch, over all ranks, in the model; return its mean loss and whether any rank is to stop.
+def step_gradients(
+    trainee: Trainee, objective: Objective, batch: Batch, course: Course, stop: StopRequest
+) -> tuple[float, bool, dict[str, float]]:
+    """Leave the gradients of a whole batch, over all ranks, in the model; return its mean loss, whether any rank is to stop, and measures.
 
     Units: nats per token
     """
@@ -181,25 +185,26 @@ def step_gradients(trainee: Trainee, objective: NextToken, batch: Batch, course:
     def attempt(rows: int) -> float:
         if trainee.model.config.dropout:  # what is dropped depends on the batch's number, not on how often it was tried
             torch.manual_seed(trainee.cursor * world.size + world.rank)
-        return accumulate(trainee, objective, mine, batch.n_loss_tokens, rows, course.device)
+        return accumulate(trainee, objective, mine, objective.count(batch), rows, course.device)
 
     loss, trainee.micro_batch_size = within_memory(attempt, trainee.micro_batch_size, course.device, course.warn)
     if course.replay_every and (trainee.step + 1) % course.replay_every == 0:
         before = [p.grad for p in trainee.model.parameters()]
         again, _ = within_memory(attempt, trainee.micro_batch_size, course.device, course.warn)
         require_same_gradients(trainee.model, before, trainee.step, (loss, again))
-    loss, asked = world.add_up(trainee.model, [loss, float(stop.reason() is not None)])
+    loss, asked, *sums = world.add_up(trainee.model, [loss, float(stop.reason() is not None), *objective.sums()])
     if trainee.scaler is not None:
         trainee.scaler.unscale(trainee.model)
-    return loss, asked > 0
+    return loss, asked > 0, dict(zip(objective.measures, sums, strict=True))
 
 
-def accumulate(trainee: Trainee, objective: NextToken, batch: Batch, n_targets: int, rows: int, device: str) -> float:
+def accumulate(trainee: Trainee, objective: Objective, batch: Batch, n_targets: int, rows: int, device: str) -> float:
     """Compute the gradients of a batch, micro-batch by micro-batch; return its share of the mean loss over `n_targets`.
 
     Units: nats per token
     """
     trainee.model.zero_grad(set_to_none=True)
+    objective.begin()
     total = torch.zeros((), device=device)
     for part in micro_batches(batch, rows, device):
         loss = objective(trainee.forward, trainee.model.head_weight, part, n_targets)
@@ -213,15 +218,16 @@ def share_of(batch: Batch, world: World) -> Batch:
     if world.size == 1:
         return batch
     rows = world.rows(np.arange(len(batch.inputs)))
-    return Batch(batch.inputs[rows], batch.targets[rows], None if batch.doc_ids is None else batch.doc_ids[rows])
+    extras = {name: array[rows] for name, array in batch.extras.items()}
+    return Batch(batch.inputs[rows], batch.targets[rows], None if batch.doc_ids is None else batch.doc_ids[rows], extras=extras)
 
 
-def _finder(trainee: Trainee, objective: NextToken, batch: Batch, course: Course) -> Callable[[], str]:
+def _finder(trainee: Trainee, objective: Objective, batch: Batch, course: Course) -> Callable[[], str]:
     """Make the search for where values stopped being finite, should anybody ask."""
 
     def losses() -> Iterator[Tensor]:
         mine = share_of(batch, course.world)
         for part in micro_batches(mine, trainee.micro_batch_size, course.device):
-            yield objective(trainee.model, trainee.model.head_weight, part, batch.n_loss_tokens)
+            yield objective(trainee.model, trainee.model.head_weight, part, objective.count(batch))
 
     return lambda: first_nonfinite(trainee.model, losses())

@@ -5,10 +5,10 @@ The head and the cross-entropy run over chunks of tokens and make their gradient
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -35,6 +35,8 @@ class Rows:
     inputs: Tensor
     targets: Tensor
     doc_ids: Tensor | None
+    extras: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
+    """`Batch.extras`, each (B, ...), of the type it has there."""
 
 
 def micro_batches(batch: Batch, rows: int, device: str) -> list[Rows]:
@@ -45,10 +47,36 @@ def micro_batches(batch: Batch, rows: int, device: str) -> list[Rows]:
             return None
         return torch.from_numpy(np.ascontiguousarray(array[start : start + rows], dtype=np.int64)).to(device)
 
+    def more(start: int) -> dict[str, Tensor]:
+        return {name: torch.from_numpy(array[start : start + rows].copy()).to(device) for name, array in batch.extras.items()}
+
     return [
-        Rows(cut(batch.inputs, start), cut(batch.targets, start), cut(batch.doc_ids, start))  # type: ignore[arg-type]
+        Rows(cut(batch.inputs, start), cut(batch.targets, start), cut(batch.doc_ids, start), more(start))  # type: ignore[arg-type]
         for start in range(0, len(batch.inputs), rows)
     ]
+
+
+class Objective(Protocol):
+    """What the loop knows of what is minimised."""
+
+    measures: tuple[str, ...]
+    """Names of figures beside the loss; each adds up over micro-batches and ranks to the step's."""
+
+    def count(self, batch: Batch) -> int:
+        """What the loss of a whole step is the mean over."""
+        ...
+
+    def begin(self) -> None:
+        """Forget the figures of the step before."""
+        ...
+
+    def sums(self) -> list[float]:
+        """This rank's share of each measure since `begin`."""
+        ...
+
+    def __call__(self, forward: Callable[..., Tensor], head_weight: Tensor, rows: Rows, n_targets: int) -> Tensor:
+        """Return a micro-batch's share of the mean loss over `n_targets`, to differentiate."""
+        ...
 
 
 class NextToken:
@@ -57,6 +85,19 @@ class NextToken:
     Called with the global batch's number of targets, so that micro-batches of different content add up to the exact mean. What it
     gives is what is minimised, and logged as `train/loss`; validation is plain cross-entropy.
     """
+
+    measures: tuple[str, ...] = ()
+
+    def count(self, batch: Batch) -> int:
+        """The targets of a batch."""
+        return batch.n_loss_tokens
+
+    def begin(self) -> None:
+        """There are no figures to forget."""
+
+    def sums(self) -> list[float]:
+        """There are no measures beside the loss."""
+        return []
 
     def __init__(self, compiled: bool = False, label_smoothing: float = 0.0, z_loss: float = 0.0, softcap: float | None = None) -> None:
         chunk: ChunkLoss = chunk_loss

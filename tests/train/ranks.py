@@ -72,7 +72,7 @@ def differ(rank: int, bucket_bytes: int) -> dict[str, float]:
 
     def gradients(world: World) -> tuple[float, torch.Tensor]:
         who = trainee("adamw")
-        loss, _ = step_gradients(who, NextToken(), batch, Course(1, lambda step: 1.0, 1.0, "cpu", world), StopRequest())
+        loss, _, _ = step_gradients(who, NextToken(), batch, Course(1, lambda step: 1.0, 1.0, "cpu", world), StopRequest())
         assert {p.grad.shape == p.shape and p.grad.is_contiguous() for p in who.model.parameters() if p.grad is not None} == {True}
         return loss, torch.cat([p.grad.flatten() for p in who.model.parameters() if p.grad is not None])
 

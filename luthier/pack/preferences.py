@@ -1,0 +1,199 @@
+"""Preferences to training rows. In: pairs, a tokenizer. Out: rows of ids, loss mask and document numbers. Next: loader.
+
+Both answers of a pair, each behind its own copy of the prompt, lie in one row; whole pairs share rows. Document 2i of the file is the
+chosen side of pair i and 2i + 1 the rejected one, so that a row alone tells which pairs it holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from luthier.errors import DataError
+from luthier.pack.best_fit import Packing, best_fit
+from luthier.pack.checksums import FileRecord, manifest_of_version, map_array, verify_files, write_array
+from luthier.pack.loader import IGNORE_INDEX, Row
+from luthier.pack.shards import dtype_for, stored_dtype
+from luthier.runs.files import fingerprint, make_directory
+from luthier.runs.manifest import write_manifest
+from luthier.runs.progress import Progress
+from luthier.tasks.conversation import Message
+from luthier.tasks.preferences import Preference
+from luthier.tokenizer.chat import render
+from luthier.tokenizer.tokenizer import Tokenizer
+
+VERSION = 1
+PADDING = -1
+"""The document number of padding."""
+_WORTH_A_WARNING = 0.01
+Sequences = tuple[tuple[list[int], int], tuple[list[int], int]]
+"""For each side of a pair its ids, and how many of the last ones are the answer."""
+
+
+def pack_preferences(
+    preferences: Sequence[Preference],
+    system: Sequence[Message],
+    tokenizer: Tokenizer,
+    max_tokens: int,
+    seq_len: int,
+    directory: Path,
+    split: str,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Pack pairs into rows of `seq_len` tokens, write them as `split`, and return the report.
+
+    A side longer than `max_tokens` loses the oldest turns of its prompt, and so does the other; where the last turn alone is too long
+    the pair is dropped. No answer is ever cut. Both are counted.
+
+    Raises: DataError when no pair is left.
+    """
+    progress = progress or Progress()
+    fitted: list[tuple[str, Sequences]] = []
+    shortened = 0
+    with progress.bar(f"packing {split}", len(preferences), "pairs") as bar:
+        for one in preferences:
+            found, whole = fit_pair(one, system, tokenizer, max_tokens)
+            if found is not None and _length(found) <= seq_len + 1:
+                fitted.append((one.id, found))
+                shortened += not whole
+            bar.advance()
+    dropped = len(preferences) - len(fitted)
+    if not fitted:
+        raise DataError(
+            f"preferences: no {split} pair is left of {len(preferences)}: each side must fit into {max_tokens} tokens",
+            fix="set pack.seq_len higher" if preferences else "add pairs to its sources, or set validation_share higher",
+        )
+    rows = best_fit(np.array([_length(found) for _, found in fitted]), seq_len + 1)
+    tokens = sum(_length(found) for _, found in fitted)
+    report: dict[str, Any] = {
+        "pairs": len(preferences),
+        "packed": len(fitted),
+        "rows": len(rows),
+        "shortened": shortened,
+        "dropped": dropped,
+        "tokens": tokens,
+        "padding_fraction": round(1 - tokens / (len(rows) * (seq_len + 1)), 4),
+        "chosen_tokens": round(float(np.mean([found[0][1] for _, found in fitted])), 2),
+        "rejected_tokens": round(float(np.mean([found[1][1] for _, found in fitted])), 2),
+        "chosen_longer": round(float(np.mean([found[0][1] > found[1][1] for _, found in fitted])), 4),
+    }
+    _write(fitted, rows, tokenizer, seq_len, directory, split, report)
+    if shortened + dropped > _WORTH_A_WARNING * len(preferences):
+        progress.warn(
+            f"preferences: of {len(preferences)} {split} pairs {shortened} lose turns of their prompt and {dropped} are left out, "
+            f"having a side longer than {max_tokens} tokens; a higher pack.seq_len would keep more"
+        )
+    return report
+
+
+def fit_pair(one: Preference, system: Sequence[Message], tokenizer: Tokenizer, max_tokens: int) -> tuple[Sequences | None, bool]:
+    """Render both sides behind as much of the prompt as fits; and whether that is all of it. `None` when not even one turn fits."""
+    own = [message for message in one.prompt if message.role == "system"]
+    turns = [message for message in one.prompt if message.role != "system"]
+    for first in range(0, len(turns), 2):
+        prompt = [*(own or system), *turns[first:]]
+        chosen, rejected = (_side(prompt, answer, tokenizer) for answer in (one.chosen, one.rejected))
+        if max(len(chosen[0]), len(rejected[0])) <= max_tokens:
+            return (chosen, rejected), first == 0
+    return None, False
+
+
+def _side(prompt: Sequence[Message], answer: str, tokenizer: Tokenizer) -> tuple[list[int], int]:
+    """Ids of a conversation, and how many of them are its last answer with what ends it."""
+    before, _ = render(prompt, tokenizer)
+    ids, mask = render([*prompt, Message("assistant", answer)], tokenizer)
+    ends = tokenizer.chat.ends  # then `before` ends with a token that the whole has not got there
+    return ids, sum(mask[len(before) - ends :])
+
+
+def _length(found: Sequences) -> int:
+    return len(found[0][0]) + len(found[1][0])
+
+
+def _write(
+    fitted: Sequence[tuple[str, Sequences]],
+    rows: Packing,
+    tokenizer: Tokenizer,
+    seq_len: int,
+    directory: Path,
+    split: str,
+    report: dict[str, Any],
+) -> None:
+    shape = (len(rows), seq_len + 1)
+    dtype = dtype_for(tokenizer.vocab_size)
+    tokens = np.full(shape, tokenizer.special.pad, dtype=stored_dtype(dtype))
+    masks, documents = np.zeros(shape, dtype=np.bool_), np.full(shape, PADDING, dtype="<i4")
+    for row in range(len(rows)):
+        start = 0
+        for pair in rows.row(row).tolist():
+            for side, (ids, answer) in enumerate(fitted[pair][1]):
+                end = start + len(ids)
+                tokens[row, start:end], documents[row, start:end] = ids, 2 * pair + side
+                masks[row, end - answer : end] = True
+                start = end
+    make_directory(directory)
+    arrays = {"tokens": tokens, "mask": masks, "documents": documents}
+    manifest: dict[str, Any] = {
+        "version": VERSION,
+        "tokenizer": tokenizer.fingerprint,
+        "dtype": dtype,
+        "seq_len": seq_len,
+        "pairs": len(fitted),
+        "files": {name: write_array(directory / f"{split}-{name}.npy", array) for name, array in arrays.items()},
+        "report": report,
+    }
+    manifest["fingerprint"] = fingerprint(manifest)
+    write_manifest(directory / f"{split}-preferences.json", manifest)
+
+
+class PreferenceRows:
+    """Rows of packed pairs, mapped into memory and verified when opened."""
+
+    def __init__(self, arrays: Sequence[np.ndarray], manifest: dict[str, Any], name: str = "") -> None:
+        """Use `open`. Shapes: tokens, mask and documents, each (rows, T + 1)."""
+        self._tokens, self._mask, self._documents = arrays
+        self.report: dict[str, Any] = manifest["report"]
+        self.n_pairs, self.fingerprint, self._name = int(manifest["pairs"]), str(manifest["fingerprint"]), name
+
+    @classmethod
+    def open(cls, directory: Path, split: str) -> PreferenceRows:
+        """Open what `pack_preferences` wrote; each file's content is checked.
+
+        Raises: DataError that names the file which is missing, short or altered.
+        """
+        path = directory / f"{split}-preferences.json"
+        manifest = manifest_of_version(path, VERSION)
+        try:
+            files: list[FileRecord] = [manifest["files"][name] for name in ("tokens", "mask", "documents")]
+            verify_files(directory, files)
+            return cls([map_array(directory, file) for file in files], manifest, files[0]["file"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(f"{path}: the manifest must describe tokens, mask and documents: {error}", fix="pack again") from error
+
+    @property
+    def n_rows(self) -> int:
+        return len(self._tokens)
+
+    @property
+    def seq_len(self) -> int:
+        return self._tokens.shape[1] - 1
+
+    def row(self, index: int) -> Row:
+        """Return inputs, targets (IGNORE_INDEX outside the last answers) and document numbers, each (T,)."""
+        if not 0 <= index < self.n_rows:
+            raise IndexError(f"row must be in 0..{self.n_rows - 1}, got {index}")
+        tokens = self._tokens[index].astype(np.int64)
+        targets = np.where(self._mask[index, 1:], tokens[1:], IGNORE_INDEX)
+        return tokens[:-1], targets, self._documents[index, :-1].astype(np.int32)
+
+    def describe(self, index: int) -> list[dict[str, Any]]:
+        """For each side of a pair in a row: the file, its number, its first token there and its tokens; padding is left out."""
+        numbers, starts, counts = np.unique(self._documents[index], return_index=True, return_counts=True)
+        return [
+            {"shard": self._name, "row": index, "document": int(number), "first_token": int(start), "tokens": int(count)}
+            for number, start, count in sorted(zip(numbers, starts, counts, strict=True), key=lambda found: int(found[1]))
+            if number != PADDING
+        ]
