@@ -65,6 +65,12 @@ def resolve_model(recipe: Recipe, vocab_size: int | None = None) -> ModelConfig:
             f"model.vocab_size must be at least the tokenizer's {entries} entries, got {model.vocab_size}",
             fix="leave model.vocab_size out to take the tokenizer's number",
         )
+    untaught = {str(section.kind) for section in recipe.post} & {"dpo", "distill", "grpo"}
+    if model.logit_softcap is not None and untaught:
+        raise ConfigError(
+            f"model.logit_softcap: the objectives of {', '.join(sorted(untaught))} do not know a soft cap",
+            fix="leave model.logit_softcap out, or those of [[post]]",
+        )
     switches = {name: getattr(model, name) for name in Architecture.model_fields}
     if "learned" in model.positions and (model.max_seq_len or recipe.pack.seq_len) < recipe.pack.seq_len:
         raise ConfigError(

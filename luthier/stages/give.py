@@ -24,6 +24,8 @@ def export_verb(what: Sequence[str], to: str | None, *, as_json: bool, root: str
     """
     run = _run_of(what, root)
     summary = summarise(run)
+    if summary["export"] is None and summary["parity"]:
+        raise ConfigError(f"{run.path}: it cannot be exported: {summary['parity']['reason']}", fix="its checkpoints hold the model")
     if summary["export"] is None:
         command = f"luthier export {run.path / 'config.toml'} runs.root={run.path.parent}"
         raise ConfigError(f"{run.path}: not exported yet", fix=f"finish it with: {command}")

@@ -58,7 +58,7 @@ def summarise(run: RunDirectory, stages: list[dict[str, Any]] | None = None) -> 
         "post": {name: stage.get("validation", {}) for name, stage in said.items() if name not in (*BEFORE_POST, *AFTER_POST)},
         "weights_sha256": weights[-1] if weights else None,
         "answers": evaluated.get("answers", []),
-        "export": str(run.path / "export" / said["export"]["folder"]) if "export" in said else None,
+        "export": str(run.path / "export" / said["export"]["folder"]) if said.get("export", {}).get("folder") else None,
         "parity": said.get("export", {}).get("parity"),
         "report": str(report) if report.exists() else None,
     }
@@ -84,6 +84,8 @@ def summary_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
     if summary["export"]:
         checked = "same greedy tokens in transformers" if parity.get("checked") else parity.get("reason", "")
         rows.append(("export", f"{summary['export']}  ({checked})"))
+    elif parity:
+        rows.append(("export", parity["reason"]))
     if summary["report"]:
         rows.append(("report", str(summary["report"])))
     rows.append(("time", duration(sum(stage["seconds"] for stage in summary["stages"]))))
