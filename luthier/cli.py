@@ -15,6 +15,7 @@ import typer
 import typer.core
 
 from luthier.errors import Interrupted, LuthierError, Terminated
+from luthier.stages.verbs import Json, Recipes, Root, add_sft_verbs, add_tokenizer_verbs
 
 app = typer.Typer(
     name="luthier",
@@ -45,16 +46,12 @@ def _group(name: str, does: str, first: str) -> typer.Typer:
 
 
 tokenizer_app = _group("tokenizer", "Make a recipe's tokenizer; import, show, compare tokenizers.", "train")
+sft_app = _group("sft", "Fine-tune a recipe's model on conversations; show what is learned of them.", "train")
 data_app = _group("data", "Make a recipe's documents; show what was kept and what was left out.", "build")
 
 _USAGE_ERROR: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 
-Recipes = Annotated[
-    list[str], typer.Argument(metavar="RECIPE... [KEY=VALUE...]", help="Recipes, later ones over earlier ones; then overrides.")
-]
 Run = Annotated[str, typer.Argument(metavar="RUN", help="A run's directory, its name, or an unambiguous beginning of it.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object to stdout.")]
-Root = Annotated[str | None, typer.Option("--root", help="Directory of all runs; default $LUTHIER_RUNS or runs.")]
 Budget = Annotated[str | None, typer.Option("--for", metavar="TIME", help="Stop, all saved, after 90s, 30m, 2h, 1h30m, 1d ...")]
 Supervise = Annotated[bool, typer.Option("--supervise", help="Start again after a crash.")]
 Restarts = Annotated[int, typer.Option("--restarts", min=0, help="With --supervise: give up after so many in a row without a later step.")]
@@ -147,7 +144,7 @@ def _stage_verb(name: str, help_text: str, group: typer.Typer = app, verb_name: 
     group.command(verb_name or name, help=help_text)(verb)
 
 
-def _training_verb(name: str, help_text: str) -> None:
+def _training_verb(name: str, help_text: str, group: typer.Typer = app, verb_name: str | None = None) -> None:
     def verb(
         arguments: Recipes,
         json: Json = False,
@@ -162,14 +159,17 @@ def _training_verb(name: str, help_text: str) -> None:
         at_most = restarts if supervise else None
         return run_verb(arguments, as_json=json, until=name, budget=budget, restarts=at_most, resume=resume, allow=allow or ())
 
-    app.command(name, help=help_text)(verb)
+    group.command(verb_name or name, help=help_text)(verb)
 
 
 _stage_verb("tokenizer", "Run a recipe up to its tokenizer.", tokenizer_app, "train")
 _stage_verb("pack", "Run a recipe up to its token shards.")
 _training_verb("pretrain", "Run a recipe up to its base model.")
-_training_verb("sft", "Run a recipe up to its tuned model.")
+_training_verb("sft", "Run a recipe up to its tuned model.", sft_app, "train")
 _stage_verb("eval", "Run a recipe up to its evaluation.")
+# behind the first verb of each group, which is the one that may be left out
+add_tokenizer_verbs(tokenizer_app)
+add_sft_verbs(sft_app)
 
 
 @app.command()
@@ -253,56 +253,6 @@ def runs_compare(
     from luthier.stages.runs import compare_verb
 
     compare_verb(runs, as_json=json, root=root)
-
-
-@tokenizer_app.command("import")
-def tokenizer_import(
-    file: Annotated[
-        str, typer.Argument(metavar="FILE", help="tokenizer.json, a file of tiktoken's ranks, encoder.json or vocab.bpe; or their folder.")
-    ],
-    to: Annotated[str, typer.Option("--to", metavar="DIR", help="Write tokenizer.json into this directory.")],
-    pattern: Annotated[
-        str | None, typer.Option("--pattern", help="How text is split, where the file does not say: gpt2, gpt4, digits.")
-    ] = None,
-    json: Json = False,
-) -> None:
-    """Take a byte-level BPE tokenizer made elsewhere, such as GPT-2's.
-
-    It encodes exactly as there, or is refused. A recipe names it with tokenizer.path."""
-    from luthier.stages.tokenizers import import_verb
-
-    import_verb(file, to, pattern, as_json=json)
-
-
-@tokenizer_app.command("show")
-def tokenizer_show(
-    text: Annotated[str, typer.Argument(metavar="TEXT", help="The text to cut into tokens.")],
-    tokenizer: Annotated[
-        str | None, typer.Option("--tokenizer", metavar="RUN|FILE", help="A run, a file or a folder; default: the only run there is.")
-    ] = None,
-    json: Json = False,
-    root: Root = None,
-) -> None:
-    """Show a text as its tokens, in colour on a terminal."""
-    from luthier.stages.tokenizers import show_verb
-
-    show_verb(text, tokenizer, as_json=json, root=root)
-
-
-@tokenizer_app.command("compare")
-def tokenizer_compare(
-    one: Annotated[str, typer.Argument(metavar="A", help="A run, or a tokenizer's file or folder.")],
-    other: Annotated[str, typer.Argument(metavar="B", help="Another one.")],
-    text: Annotated[
-        str | None, typer.Option("--text", metavar="FILE", help="Compare on this text; default: a run's validation text.")
-    ] = None,
-    json: Json = False,
-    root: Root = None,
-) -> None:
-    """Set two tokenizers side by side on the same text."""
-    from luthier.stages.tokenizers import compare_verb
-
-    compare_verb(one, other, text, as_json=json, root=root)
 
 
 @app.command()

@@ -31,6 +31,7 @@ TaskName = Literal[
     "cookbook",
     "encyclopedia",
     "personality",
+    "arithmetic",
 ]
 
 
@@ -38,8 +39,12 @@ class SftSourceConfig(SourceConfig):
     """A source of conversations: raw records and the task that makes conversations of them."""
 
     task: TaskName = "auto"
-    """Which file of `luthier/tasks` reads the records; `auto`: the one whose fields a record has. `personality` has records of its own: it
-    needs no path, and is about who the model is."""
+    """Which file of `luthier/tasks` reads the records; `auto`: the one whose fields a record has. Two have records of their own and need no
+    path: `personality` is about who the model is, `arithmetic` are sums, without those that GRPO's `arithmetic` keeps unseen."""
+    digits: Positive = 2
+    """`arithmetic`: digits of each number."""
+    operations: str = Field(default="+", pattern=r"^[-+*]+$")
+    """`arithmetic`: some of `+`, `-`, `*`."""
     limit: Positive | None = None
     """Use at most so many conversations, chosen by keyed hash."""
     weight: Annotated[float, Field(gt=0.0)] | None = None
@@ -49,18 +54,18 @@ class SftSourceConfig(SourceConfig):
     @property
     def builtin(self) -> bool:
         """Whether the records come with luthier."""
-        return self.task == "personality"
+        return self.task in ("personality", "arithmetic")
 
     @property
     def label(self) -> str:
-        return self.name or "personality" if self.builtin else super().label
+        return self.name or self.task if self.builtin else super().label
 
     @model_validator(mode="after")
     def _complete(self) -> SftSourceConfig:
         if not self.builtin:
             super()._complete()  # pyright: ignore[reportCallIssue]
         elif self.path or self.package or self.dataset or self.urls:
-            raise ValueError("the task 'personality' has records of its own and takes no path, package, dataset or urls")
+            raise ValueError(f"the task {self.task!r} has records of its own and takes no path, package, dataset or urls")
         return self
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from luthier.config.sampling import SamplingSection
@@ -24,7 +24,7 @@ def answer_questions(
 ) -> list[dict[str, Any]]:
     """Ask each question alone: in the chat template, or, where `chat` is not set, as the beginning of a text to continue.
 
-    `tokens` is the answer's length; with the finish reason `stop` the model ended it by itself after so many.
+    `tokens` is the answer's length; `ended_at` is how many of them the model said before it ended by itself, or `None` when it did not.
     """
     system = [Message("system", system_prompt)] if system_prompt and chat else []
     answers: list[dict[str, Any]] = []
@@ -41,5 +41,14 @@ def answer_questions(
             seed=seed,
         )
         text = tokenizer.decode(completion.ids).strip()
-        answers.append({"question": question, "answer": text, "finish_reason": completion.finish_reason, "tokens": len(completion.ids)})
+        length, reason = len(completion.ids), completion.finish_reason
+        said = {"question": question, "answer": text, "finish_reason": reason, "tokens": length}
+        answers.append({**said, "ended_at": length if reason == "stop" else None})
     return answers
+
+
+def endings(answers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """How many answers ended by themselves, and after how many tokens: the least, the median, the most."""
+    at = sorted(answer["ended_at"] for answer in answers if answer["ended_at"] is not None)
+    places = {"first": at[0], "median": at[len(at) // 2], "last": at[-1]} if at else {}
+    return {"asked": len(answers), "ended": len(at), **places}

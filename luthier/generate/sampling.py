@@ -117,6 +117,8 @@ class Sampler:
         if not torch.isfinite(logits).all():
             raise NumericsError("the model's logits are not finite", fix="its weights are damaged; load another checkpoint")
         logits = logits.float().index_fill(1, self._banned, float("-inf"))
+        if self._settings.end_bias:
+            logits[:, self._stops] += self._settings.end_bias
         if self._seen is not None:
             self._seen[:, self._stops] = False
         chances = probabilities(logits, self._settings, self._seen)

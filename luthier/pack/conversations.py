@@ -1,15 +1,15 @@
 """Conversations to training rows. In: conversations, a tokenizer. Out: rows of ids, loss mask and document numbers. Next: loader.
 
 Whole conversations share rows (best fit, longest first); their document numbers keep attention apart. Targets are the assistant's
-tokens and nothing else, by the mask that rendering made.
+tokens and nothing else, by the mask that rendering made; `supervise` may narrow it to the last answer or widen it to all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -22,11 +22,13 @@ from luthier.runs.files import fingerprint, make_directory
 from luthier.runs.manifest import write_manifest
 from luthier.runs.progress import Progress
 from luthier.tasks.conversation import Conversation, Message
-from luthier.tokenizer.chat import render
+from luthier.tokenizer.chat import render_message
 from luthier.tokenizer.tokenizer import Tokenizer
 
 VERSION = 2
+Supervise = Literal["assistant", "last", "all"]
 _WORTH_A_WARNING = 0.01
+_MOST_EXAMPLES = 5
 
 
 def pack_conversations(
@@ -36,6 +38,7 @@ def pack_conversations(
     directory: Path,
     split: str,
     progress: Progress | None = None,
+    supervise: Supervise = "assistant",
 ) -> dict[str, Any]:
     """Pack conversations into rows of `seq_len` tokens, write them as `split`, and return the report.
 
@@ -47,13 +50,15 @@ def pack_conversations(
     progress = progress or Progress()
     capacity = seq_len + 1
     rendered: list[tuple[list[int], list[bool]]] = []
-    truncated = 0
+    truncated, examples = 0, list[dict[str, str]]()
     with progress.bar(f"packing {split}", len(conversations), "conversations") as bar:
         for conversation in conversations:
-            ids, mask, whole = fit(conversation.messages, tokenizer, capacity)
+            ids, mask, whole = fit(conversation.messages, tokenizer, capacity, supervise)
             if ids:
                 rendered.append((ids, mask))
                 truncated += not whole
+            if not whole and len(examples) < _MOST_EXAMPLES:
+                examples.append({"place": conversation.place, "what": "cut" if ids else "left out"})
             bar.advance()
     dropped = len(conversations) - len(rendered)
     if not rendered:
@@ -69,6 +74,8 @@ def pack_conversations(
         "rows": len(rows),
         "truncated": truncated,
         "dropped": dropped,
+        "too_long": examples,
+        "supervise": supervise,
         "supervised_tokens": supervised,
         "tokens": tokens,
         "supervised_fraction": round(supervised / tokens, 4),
@@ -78,28 +85,48 @@ def pack_conversations(
     if truncated + dropped > _WORTH_A_WARNING * len(conversations):
         progress.warn(
             f"sft: of {len(conversations)} {split} conversations {truncated} are cut and {dropped} left out, being longer than "
-            f"{capacity} tokens or without an answer; a higher pack.seq_len would keep more"
+            f"{capacity} tokens or without an answer{_named(examples)}; a higher pack.seq_len would keep more"
         )
     return report
 
 
-def fit(messages: Sequence[Message], tokenizer: Tokenizer, capacity: int) -> tuple[list[int], list[bool], bool]:
+def _named(examples: Sequence[Mapping[str, str]]) -> str:
+    places = [f"{one['place']} ({one['what']})" for one in examples if one["place"]]
+    return f", the first at {', '.join(places)}" if places else ""
+
+
+def fit(
+    messages: Sequence[Message], tokenizer: Tokenizer, capacity: int, supervise: Supervise = "assistant"
+) -> tuple[list[int], list[bool], bool]:
     """Render as many messages as fit; return ids, loss mask, and whether that is all of them.
 
-    Ids are empty when nothing to learn from fits.
+    What is cut ends behind a whole answer, its end of turn included. Ids are empty when nothing to learn from fits.
     """
-    ids: list[int] = []
-    mask: list[bool] = []
-    end_of_answer = 0
+    special, chat = tokenizer.special, tokenizer.chat
+    ids = [special.begin_of_text] if chat.begins else []
+    mask = [False] * len(ids)
+    end_of_answer = last_answer = 0
+    whole = True
     for message in messages:
-        more_ids, more_mask = render((message,), tokenizer)
-        if len(ids) + len(more_ids) > capacity:
-            return ids[:end_of_answer], mask[:end_of_answer], False
+        more_ids, more_mask = render_message(message, tokenizer)
+        if len(ids) + len(more_ids) + chat.ends > capacity:
+            del ids[end_of_answer:], mask[end_of_answer:]
+            whole = False
+            break
+        if message.role == "assistant":
+            last_answer, end_of_answer = len(ids), len(ids) + len(more_ids)
         ids += more_ids
         mask += more_mask
-        if message.role == "assistant":
-            end_of_answer = len(ids)
-    return (ids, mask, True) if end_of_answer else ([], [], False)
+    if not end_of_answer:
+        return [], [], False
+    if chat.ends:
+        mask.append(len(ids) == end_of_answer)
+        ids.append(special.end_of_text)
+    if supervise == "last":
+        mask[:last_answer] = [False] * last_answer
+    elif supervise == "all":
+        mask = [False, *[True] * (len(ids) - 1)]  # nothing stands before the first token that could predict it
+    return ids, mask, whole
 
 
 def _write(
@@ -188,3 +215,28 @@ class ConversationRows:
             for start, end in pairwise(starts)
             if mask[start:end].any()  # a conversation has an answer, padding has none
         ]
+
+    def require_mask(self, tokenizer: Tokenizer, supervise: Supervise = "assistant") -> None:
+        """Check what is learned once more, from the rows alone: by the special tokens before it each target tells who speaks.
+
+        Raises: DataError when a conversation has no target, or a target is padding, what opens a message, or what another role says
+        """
+        special = tokenizer.special
+        openings = np.array(sorted(special.roles.values()))
+        distinct = special.assistant not in (special.user, special.system)
+        for row in range(self.n_rows):
+            tokens, mask, documents = (np.asarray(part[row]) for part in (self._tokens, self._mask, self._documents))
+            starts = np.flatnonzero(np.diff(documents, prepend=-1))
+            silent = starts[~np.logical_or.reduceat(mask, starts)]
+            if len(silent) > 1 or (len(silent) == 1 and (silent[0] != starts[-1] or not np.all(tokens[silent[0] :] == special.pad))):
+                raise self._wrong(row, int(silent[0]), "a conversation without anything to learn")
+            wrong = mask & (tokens == special.pad) & (special.pad not in (special.end_of_turn, special.end_of_text))
+            if supervise != "all" and distinct:
+                opens = np.isin(tokens, openings)
+                last = np.maximum.accumulate(np.where(opens, np.arange(len(tokens)), 0))
+                wrong |= mask & (opens | (tokens[last] != special.assistant))
+            if wrong.any():
+                raise self._wrong(row, int(np.argmax(wrong)), "a target that the assistant does not say")
+
+    def _wrong(self, row: int, token: int, what: str) -> DataError:
+        return DataError(f"{self._name}: row {row}, token {token}: {what}", fix="the conversations were packed wrongly: pack them again")

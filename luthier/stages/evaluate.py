@@ -22,7 +22,7 @@ def _settings(recipe: Recipe) -> dict[str, Any]:
 
 
 def _run(job: Job) -> Outcome:
-    from luthier.evals.answers import answer_questions
+    from luthier.evals.answers import answer_questions, endings
     from luthier.evals.bits_per_byte import evaluate
     from luthier.generate.engine import Engine
     from luthier.pack.shards import TokenShards
@@ -49,6 +49,7 @@ def _run(job: Job) -> Outcome:
         answers[name] = answer_questions(engine, tokenizer, settings.questions, recipe.sampling, recipe.run.seed, chat, system_prompt)
     for i, question in enumerate(settings.questions):
         result["answers"].append({"question": question, **{name: given[i] for name, given in answers.items()}})
+    result["endings"] = {name: endings(given) for name, given in answers.items()}
     write_json(job.directory / "eval.json", result)
     return Outcome(fingerprint(result), result)
 

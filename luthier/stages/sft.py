@@ -7,18 +7,24 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from luthier.config.post import PostSftSection, SftSection
 from luthier.config.schema import Recipe
-from luthier.runs.files import read_json, write_json
+from luthier.errors import CheckpointError
+from luthier.runs.files import fingerprint, read_json, write_json
 from luthier.stages.pretrain import training_settings
 from luthier.stages.stage import Job, Outcome, Stage, follows, wait_for
 from luthier.tasks.conversation import Conversation, Message
 
+if TYPE_CHECKING:
+    from luthier.tokenizer.tokenizer import Tokenizer
+
 
 def _settings(section: SftSection, recipe: Recipe) -> dict[str, Any]:
+    named = {"assistant_name": assistant_name(section, recipe)} if any(source.task == "personality" for source in section.sources) else {}
     return {
+        **named,
         "sft": training_settings(section),
         "optim": recipe.optim.model_dump(mode="json"),
         "seq_len": recipe.pack.seq_len,
@@ -28,13 +34,33 @@ def _settings(section: SftSection, recipe: Recipe) -> dict[str, Any]:
 
 def _sources(section: SftSection, cache: Path) -> dict[str, str]:
     from luthier.data.reading.sources import source_fingerprint
+    from luthier.tasks.personality import DIALOGUES
 
-    return {f"source.{i}": source_fingerprint(source, cache) for i, source in enumerate(section.sources)}
+    return {
+        f"source.{i}": fingerprint(DIALOGUES) if source.builtin else source_fingerprint(source, cache)
+        for i, source in enumerate(section.sources)
+    }
 
 
-def _with_system(conversations: Sequence[Conversation], system: Sequence[Message]) -> list[Conversation]:
+def assistant_name(section: SftSection, recipe: Recipe) -> str:
+    """What the model calls itself."""
+    return section.assistant_name or recipe.run.name
+
+
+def with_system(conversations: Sequence[Conversation], system: Sequence[Message]) -> list[Conversation]:
     """Put the system message in front of conversations that have none."""
     return [c if c.messages[0].role == "system" else replace(c, messages=(*system, *c.messages)) for c in conversations]
+
+
+def require_same_template(ours: Tokenizer, its_own: Tokenizer, checkpoint: Path) -> None:
+    """Refuse to tune a model with other tokens, or another chat template, than those it was trained with.
+
+    Raises: CheckpointError
+    """
+    if ours.fingerprint == its_own.fingerprint:
+        return
+    what = "another chat template" if ours.chat != its_own.chat or ours.special != its_own.special else "another tokenizer"
+    raise CheckpointError(f"{checkpoint}: it has {what} than the recipe", fix="use the [tokenizer] that it was pretrained with")
 
 
 def _run(job: Job, settings: SftSection, name: str, before: str) -> Outcome:
@@ -44,7 +70,7 @@ def _run(job: Job, settings: SftSection, name: str, before: str) -> Outcome:
     from luthier.plan.horizon import rows_per_step
     from luthier.stages.attention import choose_attention
     from luthier.stages.recorder import Training
-    from luthier.stages.training import final_checkpoint, run_training, settle_compute
+    from luthier.stages.training import final_checkpoint, run_training, settle_compute, take_best
     from luthier.tasks.build import build_conversations
     from luthier.tokenizer.chat import render_prompt
     from luthier.tokenizer.tokenizer import Tokenizer
@@ -62,22 +88,27 @@ def _run(job: Job, settings: SftSection, name: str, before: str) -> Outcome:
     system = [Message("system", settings.system_prompt)] if settings.system_prompt else []
     packed = job.directory / "conversations.json"
     if not follows():
-        conversations = build_conversations(settings.sources, seed, settings.validation_share, job.cache, job.progress)
+        called = assistant_name(settings, recipe)
+        conversations = build_conversations(settings.sources, seed, settings.validation_share, job.cache, job.progress, called)
         report: dict[str, dict[str, Any]] = {}
         for split in ("train", "validation"):
-            chosen = _with_system(getattr(conversations, split), system)
-            report[split] = pack_conversations(chosen, tokenizer, seq_len, job.directory, split, job.progress)
+            chosen = with_system(getattr(conversations, split), system)
+            report[split] = pack_conversations(chosen, tokenizer, seq_len, job.directory, split, job.progress, settings.supervise)
         write_json(packed, {"sources": conversations.sources, "splits": report})
     made = wait_for(lambda: read_json(packed), packed)
     train = ConversationRows.open(job.directory, "train")
     validation = ConversationRows.open(job.directory, "validation")
+    for side in (train, validation):
+        side.require_mask(tokenizer, settings.supervise)
 
     rows = rows_per_step(settings.global_batch_tokens, seq_len)
     steps = max(1, math.ceil(settings.epochs * train.n_rows / rows))
-    model, _ = load_model(base)
+    model, its_own = load_model(base)
+    require_same_template(tokenizer, its_own, base)
     attention = partial(choose_attention, job=job, settings=settings, config=model.config, documents=True)
     compute = settle_compute(job, settings, steps * settings.global_batch_tokens, model.config.n_layers, attention)
     model.compute_dtype, model.attention = compute.dtype, compute.attention
+    model.neftune_alpha = settings.neftune_alpha
     model.to(compute.device)
     engine = Engine(model, compute.device, None, model.config.max_seq_len)
 
@@ -95,7 +126,10 @@ def _run(job: Job, settings: SftSection, name: str, before: str) -> Outcome:
 
     lr_scale = course(settings, steps)
     optim = recipe.optim.model_copy(update={"lr": settings.lr, "muon_lr": recipe.optim.muon_lr * settings.lr / recipe.optim.lr})
-    outcome = run_training(Training(job, name, settings, optim, model, tokenizer, train, steps, compute, lr_scale, validate, sample))
+    kept = settings.model_copy(update={"keep_best": settings.keep_best or settings.take == "best"})
+    outcome = run_training(Training(job, name, kept, optim, model, tokenizer, train, steps, compute, lr_scale, validate, sample))
+    if settings.take == "best":
+        outcome = take_best(job, outcome)
     return Outcome(outcome.fingerprint, {"conversations": made["splits"], "sources": made["sources"], **outcome.summary})
 
 

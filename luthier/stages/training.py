@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from luthier.config.training import TrainingSection
+from luthier.errors import CheckpointError
 from luthier.model.weights import weights_sha256
 from luthier.optim.build import build_optimizer
 from luthier.pack.loader import Loader
@@ -19,13 +20,14 @@ from luthier.plan.hardware import available_bytes
 from luthier.plan.horizon import micro_batch_rows, rows_per_step, step_rows
 from luthier.plan.memory import training_bytes
 from luthier.runs.files import read_json, write_json
+from luthier.runs.manifest import read_manifest
 from luthier.runs.memory import keep_freed_memory
 from luthier.runs.metrics import read_metrics
 from luthier.runs.progress import Bar
 from luthier.stages.incidents import Incidents
 from luthier.stages.recorder import Recorder, Training, require_disk
 from luthier.stages.stage import Job, Outcome, follows, wait_for
-from luthier.train.checkpoint import Identity, checkpoints, clean, load_newest, spread
+from luthier.train.checkpoint import MANIFEST, Identity, checkpoints, clean, load_newest, spread
 from luthier.train.device import Compute, device_errors, require_same_bits, resolve_compute, take_device
 from luthier.train.guards import require_master_weights
 from luthier.train.loop import Course, Trainee, fit
@@ -38,6 +40,9 @@ from luthier.train.randomness import seed_all
 from luthier.train.scaler import LossScaler
 from luthier.train.stopping import listening
 from luthier.train.superposition import NextBag
+
+_TAKEN = "taken.json"
+"""In a stage's directory: which checkpoint is its result, where that is not the last one."""
 
 
 def settle_compute(
@@ -187,5 +192,30 @@ def _train(
 
 
 def final_checkpoint(stage_directory: Path) -> Path:
-    """The last checkpoint of a finished training stage."""
-    return checkpoints(stage_directory / "checkpoints")[-1]
+    """The checkpoint that a finished training stage gives: the last one, or the one that it took."""
+    found = checkpoints(stage_directory / "checkpoints")
+    taken = read_json(stage_directory / _TAKEN)
+    return stage_directory / "checkpoints" / str(taken["checkpoint"]) if isinstance(taken, dict) else found[-1]
+
+
+def take_best(job: Job, outcome: Outcome) -> Outcome:
+    """Give the checkpoint with the lowest validation loss instead of the last one; the training must have kept it.
+
+    Raises: CheckpointError when it is not there
+    """
+    root = job.directory / "checkpoints"
+    best = (read_json(checkpoints(root)[-1] / "state.json") or {}).get("best") or {}
+    directory = root / f"step_{int(best.get('step', 0)):06d}"
+    manifest = read_manifest(directory / MANIFEST)
+    if manifest is None:
+        raise CheckpointError(f"{directory}: the checkpoint with the lowest validation loss is not there", fix="take the last one")
+    if not follows():
+        write_json(job.directory / _TAKEN, {"checkpoint": directory.name})
+    sha256, validation = str(manifest["weights_sha256"]), {"loss": best["val/loss"]}
+    told = {
+        "weights_sha256": sha256,
+        "taken_step": best["step"],
+        "validation": validation,
+        "validation_last": outcome.summary["validation"],
+    }
+    return Outcome(sha256, {**outcome.summary, **told})

@@ -6,7 +6,7 @@ All conversations made of one record stand on one side, which depends on their c
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -30,6 +30,7 @@ from luthier.tasks import (
     messages,
     passages,
     personality,
+    problems,
     questions,
     sharegpt,
     summaries,
@@ -68,6 +69,7 @@ TASKS: Mapping[str, Task] = {
         ("cookbook", cookbook),
         ("encyclopedia", encyclopedia),
         ("personality", personality),
+        ("arithmetic", questions),
     )
 }
 
@@ -95,7 +97,7 @@ def build_conversations(
     rows: list[dict[str, Any]] = []
     for source in sources:
         report, examples = SourceReport(source.label), list[dict[str, Any]]()
-        groups = _limited(list(_made(source, seen, cache, report, progress, examples, name)), source.limit, seed, report)
+        groups = _limited(list(_made(source, seen, cache, report, progress, examples, name, seed)), source.limit, seed, report)
         if not groups:
             raise _nothing(source, report, examples)
         made.append(groups)
@@ -136,6 +138,7 @@ def _made(
     progress: Progress,
     examples: list[dict[str, Any]],
     name: str,
+    seed: int,
 ) -> Iterator[list[Conversation]]:
     """The new conversations of each record that gives some; of the others the first few are put into `examples`."""
     task = TASKS[source.task]
@@ -144,9 +147,10 @@ def _made(
     total = 0 if source.builtin else source_size(source, cache)
     with progress.bar(f"conversations: {source.label}", total=total, unit="bytes") as bar:
         file, before = "", 0
-        for record in _records(source, cache, report, name):
+        for record in _records(source, cache, report, name, seed):
             if report.file != file:
                 file, before = report.file, report.records - 1
+            where = {"file": file, "line": report.line} if report.line else {"file": file, "record": report.records - before}
             made: list[Conversation] = []
             try:
                 if not fields.has(record, task.FIELDS):
@@ -157,9 +161,9 @@ def _made(
             except Unfit as unfit:
                 report.drop(str(unfit))
                 if report.dropped[str(unfit)] <= _MOST_EXAMPLES:
-                    place = {"line": report.line} if report.line else {"record": report.records - before}
-                    examples.append({"reason": str(unfit), "file": file, **place})
-            fresh = [one for one in {one.id: one for one in made}.values() if one.id not in seen]
+                    examples.append({"reason": str(unfit), **where})
+            place = place_of(where)
+            fresh = [replace(one, place=place) for one in {one.id: one for one in made}.values() if one.id not in seen]
             report.dropped.update({"duplicate": len(made) - len(fresh)} if len(fresh) < len(made) else {})
             seen.update(one.id for one in fresh)
             if fresh:
@@ -168,11 +172,12 @@ def _made(
                 bar.advance(report.bytes_read - bar.done)
 
 
-def _records(source: SftSourceConfig, cache: Path, report: SourceReport, name: str) -> Iterator[Mapping[str, Any]]:
+def _records(source: SftSourceConfig, cache: Path, report: SourceReport, name: str, seed: int) -> Iterator[Mapping[str, Any]]:
     if not source.builtin:
         yield from read_source(source, cache, report)
         return
-    for record in personality.records(name):
+    own = personality.records(name) if source.task == "personality" else problems.sums(seed, source.digits, source.operations)
+    for record in own:
         report.saw(record)
         yield record
 
@@ -214,5 +219,5 @@ def _nothing(source: SftSourceConfig, report: SourceReport, examples: Sequence[M
 
 
 def place_of(example: Mapping[str, Any]) -> str:
-    """Say where a record that was left out stands."""
+    """Say where a record stands."""
     return f"{example['file']}:{example['line']}" if "line" in example else f"{example['file']}, record {example['record']}"

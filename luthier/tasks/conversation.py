@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Literal
 
@@ -33,6 +33,8 @@ class Conversation:
     messages: tuple[Message, ...]
     source: str
     id: str
+    place: str = field(default="", compare=False)
+    """File and line, or record, of what it was made of."""
 
 
 class Unfit(Exception):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, cast
+from typing import Any
 
 from luthier.tasks import fields
 from luthier.tasks.conversation import Conversation, Unfit, dialogue
@@ -19,7 +19,7 @@ def conversations(record: Mapping[str, Any], source: str) -> Iterator[Conversati
     """
     sections = [fields.clean(section) for section in fields.items(record, "sections")]
     for item in fields.items(record, "questions"):
-        asked = cast(Mapping[str, Any], item) if isinstance(item, dict) else {}
+        asked = fields.mapping(item)
         numbers = [int(part) for part in fields.text(asked, "section", "passage").split(",") if part.strip().isdecimal()]
         passage = "\n\n".join(sections[number - 1] for number in numbers if 1 <= number <= len(sections))
         if not passage:

@@ -9,6 +9,8 @@ from typing import Any, cast
 from luthier.data.rules.clean import clean_text
 from luthier.tasks.conversation import Unfit
 
+_NOTHING: Mapping[str, Any] = {}
+
 
 def has(record: Mapping[str, Any], fields: tuple[tuple[str, ...], ...]) -> bool:
     """Whether a record has one field of each group."""
@@ -59,6 +61,11 @@ def items(record: Mapping[str, Any], name: str) -> list[Any]:
     if not isinstance(value, list):
         raise Unfit("missing_field" if value is None else "not_a_list")
     return cast(list[Any], value)
+
+
+def mapping(value: Any) -> Mapping[str, Any]:
+    """Give what may be a record's part as one; anything else as an empty one."""
+    return cast(Mapping[str, Any], value) if isinstance(value, dict) else _NOTHING
 
 
 def _parsed(value: str) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, cast
+from typing import Any
 
 from luthier.tasks import fields
 from luthier.tasks.conversation import Conversation, Role, Unfit, in_turn
@@ -28,7 +28,7 @@ def named_turns(items: list[Any], role: str, content: str, roles: Mapping[str, R
     """
     turns: list[tuple[Role, str]] = []
     for item in items:
-        turn = cast(Mapping[str, Any], item) if isinstance(item, dict) else {}
+        turn = fields.mapping(item)
         speaker = turn.get(role)
         if speaker is None:
             raise Unfit("missing_role")

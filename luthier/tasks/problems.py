@@ -18,6 +18,8 @@ from luthier.tasks.grading.number import last_box
 from luthier.tasks.questions import without_annotations
 
 _MOST_SUMS = 10**5
+UNSEEN_SHARE = 0.2
+"""Sums that are never trained on. SFT and GRPO of one seed keep the same ones apart."""
 OPERATIONS: Mapping[str, Callable[[int, int], int]] = {
     "+": lambda a, b: a + b,
     "-": lambda a, b: a - b,
@@ -27,7 +29,7 @@ OPERATIONS: Mapping[str, Callable[[int, int], int]] = {
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What is asked, what is right, and which grader says so; `id` hashes prompt and answer."""
+    """What is asked, what is right, and which grader says so (none where there is no right); `id` hashes all three."""
 
     prompt: tuple[Message, ...]
     answer: str
@@ -98,12 +100,23 @@ def of_constraints(record: Mapping[str, Any]) -> Problem:
     return problem(fields.text(record, "prompt", "question"), json.dumps(wanted, ensure_ascii=False, sort_keys=True), "constraints")
 
 
+def of_prompts(record: Mapping[str, Any]) -> Problem:
+    """Read `prompt`, `question` or `instruction` (with `input`) alone: nothing is graded, the reward comes from elsewhere.
+
+    Raises: Unfit
+    """
+    asked = fields.text(record, ("prompt", "question", "instruction"), "question")
+    given = fields.optional(record, "input")
+    return problem(f"{asked}\n\n{given}" if given else asked, "", "")
+
+
 READERS: Mapping[str, Callable[[Mapping[str, Any]], Problem]] = {
     "word_problems": of_words,
     "mathematics": of_mathematics,
     "choices": of_choices,
     "questions": of_questions,
     "constraints": of_constraints,
+    "prompts": of_prompts,
 }
 
 
@@ -122,7 +135,9 @@ def read_problems(records: Iterable[Mapping[str, Any]], kind: str, drop: Callabl
                 drop(str(unfit))
 
 
-def arithmetic(seed: int, digits: int = 2, operations: str = "+", unseen_share: float = 0.2) -> tuple[list[Problem], list[Problem]]:
+def arithmetic(
+    seed: int, digits: int = 2, operations: str = "+", unseen_share: float = UNSEEN_SHARE
+) -> tuple[list[Problem], list[Problem]]:
     """Make all sums of numbers with so many digits, shuffled by the seed: those to train on, and those never to.
 
     A sum and the same with its numbers changed about stand on one side, so no unseen sum is half known. Of more than 100,000 pairs
@@ -149,3 +164,9 @@ def arithmetic(seed: int, digits: int = 2, operations: str = "+", unseen_share: 
     for side in sides:
         chance.shuffle(side)
     return sides
+
+
+def sums(seed: int, digits: int, operations: str) -> Iterator[dict[str, str]]:
+    """Give the sums to train on as records with `question` and `answer`."""
+    for one in arithmetic(seed, digits, operations)[0]:
+        yield {"question": one.prompt[0].content, "answer": one.answer}

@@ -1,4 +1,4 @@
-"""Summaries of dialogues. In: records with `dialogue` and `summary`. Out: conversations. Next: build."""
+"""Summaries of dialogues. In: records with `dialogue` and `summary` (of several the first). Out: conversations. Next: build."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from luthier.tasks import fields
 from luthier.tasks.conversation import Conversation, dialogue, draw
 
-FIELDS = (("dialogue",), ("summary",))
+FIELDS = (("dialogue",), ("summary", "summary1"))
 """What a record must have; one of each group."""
 _ASKED = ("Summarize this conversation:", "What is this conversation about?", "Give me a short summary of this dialogue:")
 
@@ -18,6 +18,6 @@ def conversations(record: Mapping[str, Any], source: str) -> Iterator[Conversati
 
     Raises: Unfit
     """
-    said, summary = fields.text(record, "dialogue", "dialogue"), fields.text(record, "summary", "answer")
+    said, summary = fields.text(record, "dialogue", "dialogue"), fields.text(record, FIELDS[1], "answer")
     asked = _ASKED[int(draw(said, "summary") * len(_ASKED))]
     yield dialogue(source, f"{asked}\n\n{said}", summary)

@@ -22,6 +22,6 @@ def conversations(record: Mapping[str, Any], source: str) -> Iterator[Conversati
     yield in_turn(named_turns([_named(turn) for turn in fields.items(record, "turns")], "speaker", "utterance", SPEAKERS), source)
 
 
-def _named(turn: Any) -> Any:
+def _named(turn: Any) -> Mapping[str, Any]:
     pair = cast(list[Any], turn) if isinstance(turn, list) else []
-    return {"speaker": pair[0], "utterance": pair[1]} if len(pair) == 2 else turn
+    return {"speaker": pair[0], "utterance": pair[1]} if len(pair) == 2 else fields.mapping(turn)

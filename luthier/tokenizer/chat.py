@@ -44,23 +44,30 @@ def render_prompt(messages: Sequence[Message], tokenizer: Tokenizer) -> list[int
     return [*_turns(messages, tokenizer)[0], tokenizer.special.assistant]
 
 
-def _turns(messages: Sequence[Message], tokenizer: Tokenizer) -> tuple[list[int], list[bool]]:
+def render_message(message: Message, tokenizer: Tokenizer) -> tuple[list[int], list[bool]]:
+    """Return one message's ids and loss mask, without what opens and ends a conversation.
+
+    Raises: DataError for a role that is none.
+    """
     special, chat = tokenizer.special, tokenizer.chat
-    suffix = tokenizer.encode_normalised(tokenizer.normalise(chat.suffix))
-    ids: list[int] = [special.begin_of_text] if chat.begins else []
+    opening = special.roles.get(message.role)
+    if opening is None:
+        raise DataError(f"a message's role must be system, user or assistant, got {message.role!r}")
+    closed = message.role in chat.closed
+    spoken = tokenizer.encode(chat.prefix + message.content)
+    if closed:
+        spoken.append(special.end_of_turn)
+    suffix = tokenizer.encode_normalised(tokenizer.normalise(chat.suffix)) if closed and chat.suffix else []
+    return [opening, *spoken, *suffix], [False, *[message.role == "assistant"] * len(spoken), *[False] * len(suffix)]
+
+
+def _turns(messages: Sequence[Message], tokenizer: Tokenizer) -> tuple[list[int], list[bool]]:
+    ids: list[int] = [tokenizer.special.begin_of_text] if tokenizer.chat.begins else []
     mask: list[bool] = [False] * len(ids)
     for message in messages:
-        opening = special.roles.get(message.role)
-        if opening is None:
-            raise DataError(f"a message's role must be system, user or assistant, got {message.role!r}")
-        spoken = tokenizer.encode(chat.prefix + message.content)
-        if message.role in chat.closed:
-            spoken.append(special.end_of_turn)
-        ids += [opening, *spoken]
-        mask += [False, *[message.role == "assistant"] * len(spoken)]
-        if message.role in chat.closed:
-            ids += suffix
-            mask += [False] * len(suffix)
+        more_ids, more_mask = render_message(message, tokenizer)
+        ids += more_ids
+        mask += more_mask
     return ids, mask
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from luthier.config.sampling import SamplingSection
-from luthier.evals.answers import answer_questions
+from luthier.evals.answers import answer_questions, endings
 from luthier.generate.engine import Completion, Engine
 from luthier.model.decoder import Decoder
 from luthier.tasks.conversation import Message
@@ -39,6 +39,7 @@ def test_prompts_and_what_is_given_back(model: Decoder, tokenizer: Tokenizer) ->
     assert prompts[0] == [special.end_of_text, *tokenizer.encode(QUESTIONS[0])]
     assert prompts[1] == render_prompt([Message("user", QUESTIONS[0])], tokenizer)
     expected = {"question": QUESTIONS[0], "answer": "An art.", "finish_reason": "stop", "tokens": len(engine.said)}
+    expected["ended_at"] = len(engine.said)
     assert base == tuned == expected
     for asked in engine.asked:
         assert set(asked["stop_ids"]) == {special.end_of_turn, special.end_of_text}
@@ -66,3 +67,16 @@ def test_a_questions_answer_depends_on_itself_and_the_seed_only(model: Decoder, 
 
 def test_no_questions(model: Decoder, tokenizer: Tokenizer) -> None:
     assert answer_questions(Engine(model), tokenizer, [], SETTINGS, 1, True) == []
+
+
+def test_where_answers_end() -> None:
+    given = [{"ended_at": at} for at in (5, None, 1, 9)]
+    assert endings(given) == {"asked": 4, "ended": 3, "first": 1, "median": 5, "last": 9}
+    assert endings([{"ended_at": None}]) == {"asked": 1, "ended": 0}
+
+
+def test_an_end_that_is_made_likelier_comes_sooner(model: Decoder, tokenizer: Tokenizer) -> None:
+    settings = SETTINGS.model_copy(update={"end_bias": 50.0})
+    assert endings(answer_questions(Engine(model), tokenizer, QUESTIONS, settings, 1, True))["last"] == 0
+    never = SETTINGS.model_copy(update={"end_bias": -50.0})
+    assert endings(answer_questions(Engine(model), tokenizer, QUESTIONS, never, 1, True)) == {"asked": 2, "ended": 0}

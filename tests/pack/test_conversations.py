@@ -18,6 +18,7 @@ from luthier.runs.progress import Progress
 from luthier.tasks.conversation import Conversation, Message
 from luthier.tokenizer.chat import parse, render
 from tests.pack.corpus import tokenizer
+from tests.tokenizer.kinds import tokenizer_of
 
 contents = st.text("abc é🎻<|user|>", max_size=12)
 roles = st.sampled_from(["system", "user", "assistant"])
@@ -84,6 +85,8 @@ def test_rows_hold_each_kept_conversation_once(tmp_path_factory: pytest.TempPath
         "rows": rows.n_rows,
         "truncated": sum(bool(ids) and not whole for ids, _, whole in fitted),
         "dropped": len(given_) - len(kept),
+        "too_long": [{"place": "", "what": "cut" if ids else "left out"} for ids, _, whole in fitted if not whole][:5],
+        "supervise": "assistant",
         "supervised_tokens": supervised,
         "tokens": sum(map(len, kept)),
         "supervised_fraction": round(supervised / sum(map(len, kept)), 4),
@@ -172,3 +175,83 @@ def test_a_broken_manifest_is_an_error(tmp_path: Path, change: dict[str, Any]) -
     write_manifest(path, {**(read_manifest(path) or {}), **change})
     with pytest.raises(DataError, match=r"train-conversations\.json"):
         ConversationRows.open(tmp_path, "train")
+
+
+def test_the_loss_counts_all_answers_the_last_or_everything() -> None:
+    messages = talk("q", "first", "r", "second").messages
+    ours = tokenizer()
+    ids, mask = render(messages, ours)
+    assert fit(messages, ours, 99, "assistant")[:2] == (ids, mask)
+    begins = len(render(messages[:3], ours)[0])
+    assert fit(messages, ours, 99, "last")[:2] == (ids, [False] * begins + mask[begins:])
+    assert fit(messages, ours, 99, "all")[:2] == (ids, [False] + [True] * (len(ids) - 1))
+    cut = len(ids) - 1
+    first = len(render(messages[:2], ours)[0])
+    for supervise in ("assistant", "last", "all"):
+        shorter, learned, whole = fit(messages, ours, cut, supervise)
+        assert (shorter, whole) == (ids[:first], False) and learned[-1] and shorter[-1] == ours.special.end_of_turn
+
+
+@pytest.mark.parametrize(("kind", "layout"), [("bpe", "back"), ("bpe", "ids"), ("bpe", "shared"), ("uncased drop", "shared")])
+def test_every_layout_is_rendered_as_a_whole(tmp_path: Path, kind: str, layout: str) -> None:
+    """What opens and ends a conversation stands there once, whatever is cut."""
+    ours = tokenizer_of(kind, layout)
+    given_ = [talk("abc", "de"), talk("a", "b", "c", "d"), Conversation((Message("system", "s"), *talk("a", "b").messages), "s", "i")]
+    for one in given_:
+        ids, mask = render(one.messages, ours)
+        assert fit(one.messages, ours, len(ids)) == (ids, mask, True)
+        shorter = fit(one.messages, ours, len(ids) - 1)
+        kept = one.messages[:2] if len(one.messages) == 4 else ()
+        assert shorter == ((*render(kept, ours), False) if kept else ([], [], False))
+    pack_conversations(given_, ours, 40, tmp_path, "train")
+    ConversationRows.open(tmp_path, "train").require_mask(ours)
+
+
+def test_no_row_longer_than_the_context_loses_its_end_of_turn(tmp_path: Path) -> None:
+    """C5. 541 of them, as there were once."""
+    ours, given_ = tokenizer(), [talk("q", "a" * (i % 40 + 1), "r", "b" * 60) for i in range(541)]
+    report = pack_conversations(given_, ours, 64, tmp_path, "train")
+    assert report["truncated"] == 541 and report["dropped"] == 0
+    rows = ConversationRows.open(tmp_path, "train")
+    ends = 0
+    for row in range(rows.n_rows):
+        for part in rows.describe(row):
+            tokens = np.asarray(rows._tokens[row])[part["first_token"] :][: part["tokens"]]
+            learned = np.asarray(rows._mask[row])[part["first_token"] :][: part["tokens"]]
+            assert tokens[-1] == ours.special.end_of_turn and learned[-1]
+            ends += 1
+    assert ends == 541
+
+
+def test_what_is_too_long_is_named(tmp_path: Path) -> None:
+    places = [Conversation(talk("x" * 99, "y").messages, "s", "i", f"file.jsonl:{line}") for line in range(1, 9)]
+    report = pack_conversations([talk("a", "b"), *places], tokenizer(), 16, tmp_path, "train")
+    assert report["too_long"] == [{"place": f"file.jsonl:{line}", "what": "left out"} for line in range(1, 6)]
+
+
+@pytest.mark.parametrize("supervise", ["assistant", "last", "all"])
+def test_right_masks_pass(tmp_path: Path, supervise: Any) -> None:
+    given_ = [talk("a" * i, "b" * (i % 7), "c", "d") for i in range(1, 30)]
+    report = pack_conversations(given_, tokenizer(), 64, tmp_path, "train", None, supervise)
+    assert report["supervise"] == supervise
+    ConversationRows.open(tmp_path, "train").require_mask(tokenizer(), supervise)
+
+
+@pytest.mark.parametrize("damage", ["question", "opening", "empty", "padding"])
+def test_a_mask_that_covers_a_prompt_or_nothing_is_refused(tmp_path: Path, damage: str) -> None:
+    ours = tokenizer()
+    pack_conversations([talk("question", "answer")] * 3, ours, 60, tmp_path, "train")
+    rows = ConversationRows.open(tmp_path, "train")
+    tokens, mask = np.array(rows._tokens), np.array(rows._mask)
+    last = rows.n_rows - 1
+    if damage == "question":
+        mask[last, 1] = True
+    elif damage == "opening":
+        mask[last, int(np.argmax(tokens[last] == ours.special.assistant))] = True
+    elif damage == "empty":
+        mask[last] = False
+    else:
+        mask[last, -1] = True
+    wrong = ConversationRows(tokens, mask, np.array(rows._documents), {}, "train-tokens.npy")
+    with pytest.raises(DataError, match=rf"train-tokens.npy: row {last}, token \d+: a (target that|conversation without)"):
+        wrong.require_mask(ours)

@@ -162,3 +162,12 @@ def test_a_personality_needs_no_file(tmp_path: Path) -> None:
         SftSourceConfig(task="personality", path="x")
     with pytest.raises(ValueError, match="needs `path`"):
         SftSourceConfig(task="auto")
+
+
+def test_arithmetic_needs_no_file(tmp_path: Path) -> None:
+    config = SftSourceConfig(task="arithmetic", digits=1, limit=50)
+    made = build_conversations([config], 1, 0.1, tmp_path / "cache", Progress())
+    assert len(made.train) + len(made.validation) == 50 and made.sources[0]["name"] == "arithmetic"
+    for one in made.train:
+        a, _, b, _ = one.messages[0].content.split()
+        assert one.messages[1].content == str(int(a) + int(b))

@@ -8,7 +8,7 @@ import pytest
 
 from luthier.errors import ConfigError
 from luthier.tasks.grading.graders import GRADERS
-from luthier.tasks.problems import OPERATIONS, arithmetic, problem, read_problems
+from luthier.tasks.problems import OPERATIONS, arithmetic, problem, read_problems, sums
 
 RECORDS: list[tuple[str, dict[str, Any], str, str, str]] = [
     ("word_problems", {"question": "How many?", "answer": "48/2 = <<48/2=24>>24\n#### 1,024"}, "1,024", "number", "It is 1024."),
@@ -72,3 +72,14 @@ def test_ids_are_of_prompt_answer_and_grader() -> None:
     ids = {problem(*parts).id for parts in (("a", "b", "exact"), ("a", "b", "words"), ("ab", "", "exact"), ("a", "c", "exact"))}
     assert len(ids) == 4 and problem("a", "b", "exact").id in ids
     assert json.loads(json.dumps(problem("a", "b", "exact").id))
+
+
+def test_prompts_have_no_grader() -> None:
+    (one,) = read_problems([{"instruction": "Say.", "input": "it"}], "prompts")
+    assert (one.prompt[0].content, one.answer, one.grader) == ("Say.\n\nit", "", "")
+
+
+def test_sums_to_train_on_are_not_the_unseen_ones() -> None:
+    known, unseen = arithmetic(7, 1, "+-")
+    given = {record["question"] for record in sums(7, 1, "+-")}
+    assert given == {one.prompt[0].content for one in known} and given.isdisjoint(one.prompt[0].content for one in unseen)

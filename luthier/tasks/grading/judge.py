@@ -99,7 +99,7 @@ class Judge:
         line = json.dumps([grader, response, answer]).encode() + b"\n"
         said = self._said(line, self.seconds)
         if not said:
-            code = None if self._process is None else self._process.poll()
+            code = self._process.poll()
             self.close()
             return Grade(0.0, f"took longer than {self.seconds:g} s" if code is None else f"ended its process with code {code}")
         reward, fault = json.loads(said)

@@ -26,6 +26,7 @@ _NUMBER = re.compile(
     re.IGNORECASE,
 )
 _SIGNED_AFTER_NUMBER = re.compile(r"[\d)\]]\s?$")
+_NONE: frozenset[Fraction] = frozenset()
 _ANSWER = re.compile(r"(?i)\banswer\b(?:\s+is\b)?[^\n\d]{0,30}?(?=[-$€£¥₹.\d\\])")
 
 
@@ -75,14 +76,14 @@ def final_number(text: str) -> frozenset[Fraction]:
     """Find the number that a text ends up with: behind ####, in a box, behind "answer", or else the last one; empty for none."""
     _, mark, behind = text.rpartition("####")
     if mark:
-        return next(iter(readings(behind)), frozenset())
+        return next(iter(readings(behind)), _NONE)
     box = last_box(text)
     if box is not None and (found := readings(box)):
         return found[-1]
     answers = list(_ANSWER.finditer(text))
     if answers and (found := readings(text[answers[-1].end() :].split("\n", 1)[0])):
         return found[-1] if "=" in text[answers[-1].end() :].split("\n", 1)[0] else found[0]
-    return next(reversed(readings(text)), frozenset())
+    return next(reversed(readings(text)), _NONE)
 
 
 def same_number(one: Fraction, other: Fraction) -> bool:

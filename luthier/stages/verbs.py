@@ -1,0 +1,82 @@
+"""Verbs of groups that are large enough for a file of their own. In: a group of the command line. Out: its verbs. Called by cli."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+Recipes = Annotated[
+    list[str], typer.Argument(metavar="RECIPE... [KEY=VALUE...]", help="Recipes, later ones over earlier ones; then overrides.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object to stdout.")]
+Root = Annotated[str | None, typer.Option("--root", help="Directory of all runs; default $LUTHIER_RUNS or runs.")]
+
+
+def add_sft_verbs(group: typer.Typer) -> None:
+    """Add what `luthier sft` can do besides training."""
+
+    @group.command("show")
+    def sft_show(
+        arguments: Recipes,
+        count: Annotated[int, typer.Option("-n", "--count", min=1, help="So many conversations.")] = 3,
+        json: Json = False,
+    ) -> None:
+        """Show some conversations, the tokens that are learned in colour.
+
+        Without a terminal they stand between brackets."""
+        from luthier.stages.shown import show_verb
+
+        show_verb(arguments, count, as_json=json)
+
+
+def add_tokenizer_verbs(group: typer.Typer) -> None:
+    """Add what `luthier tokenizer` can do besides training."""
+
+    @group.command("import")
+    def tokenizer_import(
+        file: Annotated[
+            str,
+            typer.Argument(metavar="FILE", help="tokenizer.json, tiktoken's ranks, encoder.json or vocab.bpe; or their folder."),
+        ],
+        to: Annotated[str, typer.Option("--to", metavar="DIR", help="Write tokenizer.json into this directory.")],
+        pattern: Annotated[
+            str | None, typer.Option("--pattern", help="How text is split, where the file does not say: gpt2, gpt4, digits.")
+        ] = None,
+        json: Json = False,
+    ) -> None:
+        """Take a byte-level BPE tokenizer made elsewhere, such as GPT-2's.
+
+        It encodes exactly as there, or is refused. A recipe names it with tokenizer.path."""
+        from luthier.stages.tokenizers import import_verb
+
+        import_verb(file, to, pattern, as_json=json)
+
+    @group.command("show")
+    def tokenizer_show(
+        text: Annotated[str, typer.Argument(metavar="TEXT", help="The text to cut into tokens.")],
+        tokenizer: Annotated[
+            str | None, typer.Option("--tokenizer", metavar="RUN|FILE", help="A run, a file or a folder; default: the only run there is.")
+        ] = None,
+        json: Json = False,
+        root: Root = None,
+    ) -> None:
+        """Show a text as its tokens, in colour on a terminal."""
+        from luthier.stages.tokenizers import show_verb
+
+        show_verb(text, tokenizer, as_json=json, root=root)
+
+    @group.command("compare")
+    def tokenizer_compare(
+        one: Annotated[str, typer.Argument(metavar="A", help="A run, or a tokenizer's file or folder.")],
+        other: Annotated[str, typer.Argument(metavar="B", help="Another one.")],
+        text: Annotated[
+            str | None, typer.Option("--text", metavar="FILE", help="Compare on this text; default: a run's validation text.")
+        ] = None,
+        json: Json = False,
+        root: Root = None,
+    ) -> None:
+        """Set two tokenizers side by side on the same text."""
+        from luthier.stages.tokenizers import compare_verb
+
+        compare_verb(one, other, text, as_json=json, root=root)

@@ -1,0 +1,113 @@
+"""Fine-tuning: what is learned, which checkpoint is taken, noise that survives a stop, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from luthier.cli import call
+from luthier.errors import CheckpointError
+from luthier.stages.recorder import Recorder
+from luthier.stages.sft import require_same_template
+from luthier.train.loop import Moment
+from luthier.train.saving import Saver
+from tests.tokenizer.kinds import tokenizer_of
+
+SHORT = ["pretrain.steps=4", "pretrain.sample_every=100", "sft.sample_every=100", "sft.eval_every=4"]
+ABOUT_ITSELF = 'sft.sources=[{task="personality"}]'
+
+
+def sft(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[dict[str, Any], Path]:
+    """Run up to the tuned model; return what the stage says of itself and its directory."""
+    capsys.readouterr()
+    assert call(["sft", "--json", *arguments]) == 0
+    directories = {stage["name"]: stage["directory"] for stage in json.loads(capsys.readouterr().out)["stages"]}
+    directory = Path(directories["sft"])
+    return json.loads((directory / "stage.json").read_text())["summary"], directory
+
+
+def test_noise_is_drawn_alike_after_a_stop_and_the_best_checkpoint_is_taken(
+    tiny: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = [*tiny, *SHORT, "sft.neftune_alpha=5", "sft.take=best", "sft.supervise=last", "sft.lr=0.05"]
+    expected, directory = sft([*given, f"runs.root={tmp_path / 'undisturbed'}"], capsys)
+    losses = {row["step"]: row["val/loss"] for row in _metrics(directory) if "val/loss" in row}
+    best = min(losses, key=lambda step: (losses[step], step))
+    assert (expected["taken_step"], expected["validation"]["loss"]) == (best, losses[best])
+    assert expected["validation_last"]["loss"] == losses[max(losses)] and len(losses) > 2
+    if best != max(losses):
+        assert json.loads((directory / "taken.json").read_text()) == {"checkpoint": f"step_{best:06d}"}
+
+    validate = Recorder._validate
+
+    def stop_at_8(self: Recorder, moment: Moment) -> None:
+        validate(self, moment)
+        if self._training.name == "sft" and moment.step == 8:
+            assert self._training.job.stop.stop_file is not None
+            self._training.job.stop.stop_file.touch()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Recorder, "_validate", stop_at_8)
+        assert call(["sft", *given]) == 130
+    capsys.readouterr()
+    again, resumed = sft(given, capsys)
+    assert again["weights_sha256"] == expected["weights_sha256"]
+    assert [row.get("train/loss") for row in _metrics(resumed)] == [row.get("train/loss") for row in _metrics(directory)]
+    quiet, _ = sft([*given, "sft.neftune_alpha=0"], capsys)
+    assert quiet["weights_sha256"] != expected["weights_sha256"]
+
+
+def _metrics(directory: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_best_checkpoint_that_is_gone_is_said(
+    tiny: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Saver, "_protected", lambda self, shot: [])
+    given = [*tiny, *SHORT, "sft.take=best", "sft.lr=1.0", "sft.keep_checkpoints=1", "sft.eval_every=1", "sft.epochs=4"]
+    code = call(["sft", *given])
+    said = capsys.readouterr().err
+    assert (code, "lowest validation loss is not there" in said) in ((1, True), (0, False))
+
+
+def test_it_learns_who_it_is(tiny: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    called = [*tiny, *SHORT, ABOUT_ITSELF, "pack.seq_len=64", "run.name=Ada"]
+    summary, directory = sft(called, capsys)
+    assert summary["sources"][0]["name"] == "personality" and summary["conversations"]["train"]["supervised_fraction"] > 0.3
+    assert sft([*called[:-1], "run.name=Bob"], capsys)[1] != directory
+    assert sft([*called[:-1], "run.name=Bob", "sft.assistant_name=Ada"], capsys)[0]["weights_sha256"] == summary["weights_sha256"]
+
+
+def test_show_marks_what_is_learned(tiny: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(["sft", "show", "--json", "-n", "2", *tiny, "pack.seq_len=64"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert len(shown["conversations"]) == 2
+    for row in shown["conversations"]:
+        assert row["place"].startswith("instructions.jsonl:") and row["fate"] == "whole"
+        asked, answered = row["pieces"]
+        assert (asked["learned"], answered["learned"]) == (False, True)
+        assert asked["text"].startswith("<|user|> What does") and asked["text"].endswith("<|end_of_turn|><|assistant|>")
+        assert answered["text"].startswith(" The ") and answered["text"].endswith(".<|end_of_turn|>")
+        assert (asked["tokens"] + answered["tokens"], answered["tokens"]) == (row["tokens"], row["supervised_tokens"])
+    assert call(["sft", "show", "-n", "1", *tiny, "pack.seq_len=64", "sft.supervise=all", "sft.system_prompt=Be kind."]) == 0
+    plain = capsys.readouterr().out
+    assert "<|system|>⟦ Be kind.<|end_of_turn|><|user|>" in plain and "1 of 5" in plain
+    assert call(["sft", "show", *tiny, "sft.sources=[]"]) == 2
+    assert "nothing to show" in capsys.readouterr().err
+
+
+def test_another_template_than_the_checkpoints_is_refused() -> None:
+    plain, other, shared = tokenizer_of("bpe", "back"), tokenizer_of("characters bytes", "front"), tokenizer_of("bpe", "shared")
+    require_same_template(plain, plain, Path("step_1"))
+    for ours in (other, shared):
+        with pytest.raises(CheckpointError, match=r"step_1: it has another (chat template|tokenizer) than the recipe"):
+            require_same_template(ours, plain, Path("step_1"))
+
+
+def test_noise_does_not_go_with_replays(tiny: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(["sft", *tiny, "sft.neftune_alpha=5", "sft.replay_every=2"]) == 2
+    assert "does not go with" in capsys.readouterr().err
