@@ -92,7 +92,7 @@ def _summary(said: Any) -> list[tuple[str, str]]:
     ]
     for name in list(evaluated)[1:]:
         rows.append((f"bits per byte, {name}", f"{evaluated[name]['val_bpb']:.4f}"))
-    for name, given in said["eval"]["endings"].items():
+    for name, given in said["eval"].get("endings", {}).items():
         median = f", the median at token {given['median']}" if given["ended"] else ""
         rows.append((f"answers that end by themselves, {name}", f"{given['ended']} of {given['asked']}{median}"))
     if "validation" in sft:
