@@ -161,6 +161,18 @@ class PostTrainingSection(CourseSection, LoraSection, TrainingSection):
     sample_prompts: tuple[str, ...] = ("What is music?",)
     """Questions that live samples answer."""
 
+    @property
+    def unused(self) -> tuple[str, ...]:
+        """Settings of next-token training that mean nothing here."""
+        return ("label_smoothing", "z_loss")
+
+    @model_validator(mode="after")
+    def _nothing_is_ignored(self) -> PostTrainingSection:
+        given = [name for name in self.unused if getattr(self, name)]
+        if given:
+            raise ValueError(f"{', '.join(given)}: this training does not know that setting")
+        return self
+
 
 class PairsSection(PostTrainingSection):
     """What trainings on pairs of answers, of which one is preferred, have in common."""
@@ -195,6 +207,11 @@ class DpoSection(PairsSection):
     def needs_reference(self) -> bool:
         """Whether the loss looks at the log-probabilities of the model before."""
         return self.loss in ("sigmoid", "ipo")
+
+    @property
+    def unused(self) -> tuple[str, ...]:
+        """Labels are smoothed where a loss is a logistic one."""
+        return ("z_loss",) if self.loss in ("sigmoid", "simpo") else super().unused
 
 
 class RewardSection(PairsSection):

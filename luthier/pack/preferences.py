@@ -128,7 +128,7 @@ def _write(
     masks, documents = np.zeros(shape, dtype=np.bool_), np.full(shape, PADDING, dtype="<i4")
     for row in range(len(rows)):
         start = 0
-        for pair in rows.row(row).tolist():
+        for pair in map(int, rows.row(row)):
             for side, (ids, answer) in enumerate(fitted[pair][1]):
                 end = start + len(ids)
                 tokens[row, start:end], documents[row, start:end] = ids, 2 * pair + side

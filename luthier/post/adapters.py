@@ -89,5 +89,5 @@ def apply_adapters(model: nn.Module, path: Path, scale: float) -> Sequence[str]:
         a, b = factors[f"{name}.A"], factors.get(f"{name}.B")
         if b is None or name not in weights or weights[name].shape != (len(b), a.shape[1]):
             raise ConfigError(f"{path}: {name} is not of this model")
-        weights[name] += scale * (b @ a).to(weights[name].device)
+        weights[name].add_((b @ a).to(weights[name].device), alpha=scale)
     return names

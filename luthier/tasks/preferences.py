@@ -60,7 +60,7 @@ def preference(record: Mapping[str, Any], source: str) -> Preference:
     sides: list[list[tuple[Role, str]]] = []
     for name in ("chosen", "rejected"):
         value = record[name]
-        own = _turns(record, name) if isinstance(value, list) else [("assistant", fields.clean(value))]
+        own: list[tuple[Role, str]] = _turns(record, name) if isinstance(value, list) else [("assistant", fields.clean(value))]
         before = _asked(record)
         sides.append(own if not before or own[: len(before)] == before else [*before, *own])
     (*prompt, (role, chosen)), (*other, (other_role, rejected)) = sides

@@ -59,8 +59,10 @@ def micro_batches(batch: Batch, rows: int, device: str) -> list[Rows]:
 class Objective(Protocol):
     """What the loop knows of what is minimised."""
 
-    measures: tuple[str, ...]
-    """Names of figures beside the loss; each adds up over micro-batches and ranks to the step's."""
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """Names of figures beside the loss; each adds up over micro-batches and ranks to the step's."""
+        ...
 
     def count(self, batch: Batch) -> int:
         """What the loss of a whole step is the mean over."""

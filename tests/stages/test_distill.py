@@ -33,7 +33,7 @@ def test_it_comes_nearer_to_its_teacher(tmp_path: Path, capsys: pytest.CaptureFi
     other = run_json([*arguments, posted(teacher["run"], 'rows = "sft",'), "--until", "learn"], capsys)
     assert other["weights_sha256"] != made["weights_sha256"]
 
-    assert call(["run", *arguments, posted(teacher["run"]), "tokenizer.vocab_size=380", "--until", "learn"]) == 2
+    assert call(["run", *arguments, posted(teacher["run"]), "sft.sources=[]", "tokenizer.vocab_size=380", "--until", "learn"]) == 2
     assert "has another tokenizer" in capsys.readouterr().err
 
 

@@ -53,6 +53,11 @@ def test_stages_begin_with_the_model_before_them(tiny: list[str], tmp_path: Path
         (['post=[{kind="sft", name="A b"}]'], "name"),
         (['post=[{kind="nothing", name="a"}]'], "kind"),
         (['post=[{kind="sft", name="a"}]', "post.b.lr=1e-4"], "names are: a"),
+        (['post=[{kind="dpo", name="a", sources=["x"], z_loss=0.1}]'], "z_loss: this training does not know"),
+        (['post=[{kind="dpo", name="a", sources=["x"], loss="ipo", label_smoothing=0.1}]'], "label_smoothing: this training"),
+        (['post=[{kind="distill", name="a", teacher="x", label_smoothing=0.1}]'], "label_smoothing: this training"),
+        (['post=[{kind="dpo", name="a"}]'], "sources: Field required"),
+        (['post=[{kind="dpo", name="a", sources=["x"], betta=1}]'], "did you mean `beta`"),
     ],
 )
 def test_mistakes_in_post_are_refused(tiny: list[str], overrides: list[str], words: str) -> None:
