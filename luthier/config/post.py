@@ -80,7 +80,7 @@ class LoraSection(Section):
     """Names of the linear maps that are adapted."""
 
 
-class SftSection(CourseSection, TrainingSection):
+class SftSection(CourseSection, LoraSection, TrainingSection):
     """Supervised fine-tuning on conversations; the loss counts assistant tokens only, unless `supervise` says otherwise."""
 
     sources: tuple[SftSourceConfig, ...] = ()
@@ -243,7 +243,92 @@ class DistillSection(PostTrainingSection):
     """Passes over the rows."""
 
 
-POST_SECTIONS = (PostSftSection, DpoSection, DistillSection, RewardSection)
+class ProblemSourceConfig(SourceConfig):
+    """A source of problems whose answers can be checked."""
+
+    problems: Literal["arithmetic", "word_problems", "mathematics", "choices", "questions", "constraints", "prompts"]
+    """What reads the records (`tasks.problems`). `arithmetic` makes its own and needs no path; `prompts` have no answer, so their reward
+    is what the other parts of it say."""
+    digits: Positive = 2
+    """`arithmetic`: digits of each number."""
+    operations: str = "+"
+    """`arithmetic`: some of `+`, `-`, `*`."""
+    limit: Positive | None = None
+    """Use at most so many problems, chosen by keyed hash."""
+
+    @property
+    def builtin(self) -> bool:
+        """Whether the problems are made and not read."""
+        return self.problems == "arithmetic"
+
+    @property
+    def label(self) -> str:
+        return self.name or self.problems if self.builtin else super().label
+
+    @model_validator(mode="after")
+    def _complete(self) -> ProblemSourceConfig:
+        if not self.builtin:
+            super()._complete()  # pyright: ignore[reportCallIssue]
+        return self
+
+
+class GrpoSection(PostTrainingSection):
+    """Reinforcement learning on groups of a model's own answers, with rewards that can be checked: GRPO and its relatives."""
+
+    kind: Literal["grpo"]
+    """Which of `[[post]]`'s tables this is."""
+    sources: tuple[ProblemSourceConfig, ...] = Field(min_length=1)
+    """Tables of `ProblemSourceConfig`."""
+    steps: Positive = 200
+    """Updates."""
+    prompts_per_step: Positive = 16
+    """Problems in a rollout."""
+    group_size: int = Field(default=8, ge=2)
+    """Answers to each, sampled at temperature 1 from the whole distribution."""
+    updates_per_rollout: Positive = 1
+    """Updates on one rollout before the next is sampled."""
+    max_new_tokens: Positive = 64
+    """Longest answer, in tokens."""
+    scale_by_std: bool = True
+    """Divide advantages by the group's standard deviation (GRPO) or do not (Dr. GRPO)."""
+    normalise: Literal["token", "sequence", "constant"] = "token"
+    """What weighs the same in a step's loss: each token (DAPO), each answer (GRPO), or each token, in an answer of `max_new_tokens`
+    (Dr. GRPO)."""
+    clip_eps: float = Field(default=0.2, gt=0, lt=1)
+    """How far a token's ratio may move from 1 before its gradient ends."""
+    clip_eps_high: float | None = Field(default=None, gt=0)
+    """The same upwards; default: `clip_eps`. DAPO has 0.28."""
+    kl_coef: float = Field(default=0.0, ge=0)
+    """Weight of the divergence from the model before; 0 needs no reference."""
+    importance_cap: float = Field(default=2.0, ge=0)
+    """Largest factor by which tokens are corrected that the engine samples otherwise than the trainer computes; 0: no correction."""
+    grader_weight: float = Field(default=1.0, ge=0)
+    """Weight of the grader's reward, which is from 0 to 1."""
+    length_weight: float = Field(default=0.0, ge=0)
+    """Taken off an answer of `max_new_tokens`, and a share of it where an answer is less than `length_margin` below."""
+    length_margin: int = Field(default=16, ge=0)
+    """Tokens over which the reward for length falls."""
+    repetition_weight: float = Field(default=0.0, ge=0)
+    """Taken off an answer all of whose three-word phrases were there before, and a share of it for some."""
+    judge_seconds: float = Field(default=10.0, gt=0)
+    """Longest time for one grading; one that hangs counts as 0."""
+    eval_problems: Positive = 200
+    """Unseen problems that are answered, greedily, at each measurement; `val/loss` is 1 less the mean reward of the graders."""
+    validation_share: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.2
+    """Share of problems that are never trained on, chosen by keyed hash."""
+    keep_answers: Positive = 3
+    """Answers with the highest reward that go into `samples.jsonl` and the report."""
+    system_prompt: str | None = None
+    """Put in front of every problem; default: that of `sft`."""
+
+    @model_validator(mode="after")
+    def _cap_is_a_cap(self) -> GrpoSection:
+        if 0 < self.importance_cap < 1:
+            raise ValueError(f"`importance_cap` must be 0 or at least 1, got {self.importance_cap}")
+        return self
+
+
+POST_SECTIONS = (PostSftSection, DpoSection, DistillSection, GrpoSection, RewardSection)
 """Each kind of `[[post]]`, and a file of `luthier/stages` for each."""
-PostSection = Annotated[PostSftSection | DpoSection | DistillSection | RewardSection, Field(discriminator="kind")]
+PostSection = Annotated[PostSftSection | DpoSection | DistillSection | GrpoSection | RewardSection, Field(discriminator="kind")]
 """A table of `[[post]]`. `speaks` tells whether what it trains is a language model, with which the next stage begins."""

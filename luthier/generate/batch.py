@@ -47,8 +47,8 @@ def generate_batch(
         groups[-1].append(i)
     done: dict[int, Completion] = {}
     for rows in groups:
-        asked = [[values[i] for i in rows] for values in (prompts, seeds, limits)]
-        done.update(zip(rows, _complete(engine, settings, *asked, stop_ids, banned_ids), strict=True))
+        asked, drawn, ends = [prompts[i] for i in rows], [seeds[i] for i in rows], [limits[i] for i in rows]
+        done.update(zip(rows, _complete(engine, settings, asked, drawn, ends, stop_ids, banned_ids), strict=True))
     return [done[i] for i in range(len(prompts))]
 
 

@@ -16,7 +16,7 @@ from luthier.config.training import OptimSection, TrainingSection
 from luthier.errors import StorageError
 from luthier.model.decoder import Decoder
 from luthier.optim.optimizers import Optimizer
-from luthier.pack.loader import RowSource
+from luthier.pack.loader import Loader, RowSource
 from luthier.pack.superposition import Superposition
 from luthier.plan.compute import training_flops_per_token
 from luthier.plan.memory import checkpoint_bytes, checkpoints_on_disk
@@ -58,6 +58,8 @@ class Training:
     """What the first steps see in place of `rows`."""
     objective: Objective | None = None
     """What is minimised; the next token's cross-entropy where nothing is said."""
+    loader: Loader | None = None
+    """Where batches come from, if not from `rows`."""
     optimizer: Callable[[Decoder, OptimSection], Optimizer] | None = None
     """What makes the optimizer, where it is not `build_optimizer`."""
 
@@ -175,8 +177,8 @@ class Recorder:
         first = self._training.superposition
         bag = first.bag if first is not None and self._trainee.cursor <= first.steps else 1
         mfu = rate / bag * self._flops_per_token / self._peak
-        lr = moment.lr_scale * self._training.optim.lr
         self._note_compiling(moment.seconds)
+        lr = moment.lr_scale * self._training.optim.lr
         self._bar.note(f"loss {moment.loss:.3f}  lr {lr:.1e}  {mfu:.0%} of peak")
         self._bar.advance(moment.tokens)
         self._training.job.note(self._training.name, moment.step, moment.steps)

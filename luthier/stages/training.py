@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import platform
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -89,7 +90,7 @@ def run_training(training: Training) -> Outcome:
         trainee, loader, identity, state = begin(training, world)
         total = loader.step_rows.before(training.steps) * training.rows.seq_len
         if (first := training.superposition) is not None:
-            total += first.steps * loader.rows_per_step * (first.bag - 1) * training.rows.seq_len
+            total += loader.step_rows.before(first.steps) * (first.bag - 1) * training.rows.seq_len
         with job.progress.bar(training.name, total, "tokens", trainee.tokens_seen) as bar:
             recorder = _train(training, trainee, loader, identity, world, state, bar)
     sha256 = weights_sha256(training.model.state_dict())
@@ -124,7 +125,7 @@ def begin(training: Training, world: World) -> tuple[Trainee, Loader, Identity, 
     given = (rows, job.recipe.run.seed, training.model.config.vocab_size)
     first = training.superposition
     loader = Loader(training.rows, *given) if first is None else SuperposedLoader(training.rows, first, *given)
-    return trainee, loader, identity, state
+    return trainee, training.loader or loader, identity, state
 
 
 def settle_micro_batch(training: Training, trainee: Trainee, world: World) -> int:
@@ -179,7 +180,7 @@ def _train(
         kind = NextBag if training.superposition else NextToken
         shaping = {"label_smoothing": settings.label_smoothing, "z_loss": settings.z_loss}
         objective = training.objective or kind(training.compute.compiled, softcap=training.model.config.logit_softcap, **shaping)
-        with listening(training.job.stop) as stop, Prefetch(loader) as batches:
+        with listening(training.job.stop) as stop, Prefetch(loader) if loader.ahead else nullcontext(loader) as batches:
             fit(trainee, batches, objective, course, recorder.hooks() if recorder else [], stop)
     except Exception:  # not a second Ctrl-C: that one wants out
         if recorder is not None:

@@ -1,0 +1,177 @@
+"""Stage kind grpo: problems -> a model that solves more of them. In: the model before. Out: checkpoints, metrics, samples. Next: eval."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from luthier.config.post import GrpoSection
+from luthier.config.schema import Recipe
+from luthier.errors import DataError
+from luthier.stages.pretrain import training_settings
+from luthier.stages.stage import Job, Outcome, Stage, follows
+from luthier.tasks.conversation import Message
+from luthier.tasks.problems import Problem
+
+if TYPE_CHECKING:
+    from luthier.generate.engine import Engine
+    from luthier.post.rollouts import ProblemRows, RolloutLoader
+    from luthier.tasks.grading.judge import Judge
+    from luthier.tokenizer.tokenizer import Tokenizer
+
+
+def _settings(section: GrpoSection, recipe: Recipe) -> dict[str, Any]:
+    return {
+        "grpo": training_settings(section),
+        "optim": recipe.optim.model_dump(mode="json"),
+        "seq_len": recipe.pack.seq_len,
+        "seed": recipe.run.seed,
+        "system_prompt": recipe.sft.system_prompt,
+    }
+
+
+def _sources(section: GrpoSection, cache: Path) -> dict[str, str]:
+    from luthier.data.reading.sources import source_fingerprint
+
+    return {f"source.{i}": source_fingerprint(source, cache) for i, source in enumerate(section.sources) if not source.builtin}
+
+
+def build_problems(section: GrpoSection, seed: int, cache: Path) -> tuple[list[Problem], list[Problem], list[dict[str, Any]]]:
+    """Read or make all problems: those to train on, those that are never trained on, and a row of counts for each source.
+
+    Raises: DataError when a side has none
+    """
+    from luthier.data.reading.sources import read_source
+    from luthier.data.report import SourceReport
+    from luthier.data.split import keyed_hash
+    from luthier.tasks.problems import arithmetic, read_problems
+
+    train, unseen, counts = list[Problem](), list[Problem](), list[dict[str, Any]]()
+    for source in section.sources:
+        report = SourceReport(source.label)
+        if source.builtin:
+            sides = arithmetic(seed, source.digits, source.operations, section.validation_share)
+        else:
+            found = list({one.id: one for one in read_problems(read_source(source, cache, report), source.problems, report.drop)}.values())
+            held_out = {one.id for one in found if keyed_hash(seed, one.id) < section.validation_share * 2**64}
+            sides = [one for one in found if one.id not in held_out], [one for one in found if one.id in held_out]
+        if source.limit is not None:
+            train += sorted(sides[0], key=lambda one: keyed_hash(seed, f"limit {one.id}"))[: source.limit]
+        else:
+            train += sides[0]
+        unseen += sides[1]
+        counts.append({"name": source.label, "problems": len(sides[0]), "unseen": len(sides[1]), **report.counts()})
+    if not train or not unseen:
+        raise DataError(f"grpo: there must be problems to train on and unseen ones, got {len(train)} and {len(unseen)}", fix="add problems")
+    return train, sorted(unseen, key=lambda one: hashlib.blake2b(one.id.encode()).digest())[: section.eval_problems], counts
+
+
+def _measure(engine: Engine, tokenizer: Tokenizer, judge: Judge, unseen: ProblemRows, section: GrpoSection) -> dict[str, float]:
+    """Answer unseen problems greedily: the mean reward of the graders, the share that is wholly right, the share that ended, the length."""
+    from luthier.config.sampling import SamplingSection
+    from luthier.generate.batch import generate_batch
+    from luthier.generate.chat import chat_banned_ids, chat_stop_ids
+    from luthier.post.rollouts import answer_of
+
+    greedy = SamplingSection(temperature=0, repetition_penalty=1.0, max_new_tokens=section.max_new_tokens)
+    stop_ids, banned_ids = chat_stop_ids(tokenizer), chat_banned_ids(tokenizer, engine.model.config.vocab_size)
+    completions = generate_batch(engine, unseen.prompts, greedy, [0] * unseen.n_rows, stop_ids=stop_ids, banned_ids=banned_ids)
+    said = [answer_of(one, tokenizer) for one in completions]
+    graded = [judge.grade(one, answer.text).reward if one.grader else 0.0 for one, answer in zip(unseen.problems, said, strict=True)]
+    mean = sum(graded) / len(graded)
+    return {
+        "val/loss": 1.0 - mean,
+        "val/reward": mean,
+        "val/exact": sum(reward == 1.0 for reward in graded) / len(graded),
+        "val/ended": sum(answer.ended for answer in said) / len(said),
+        "val/length": sum(answer.tokens for answer in said) / len(said),
+    }
+
+
+def _best(loader: RolloutLoader, tokenizer: Tokenizer, count: int) -> list[tuple[str, str]]:
+    """The answers of the latest rollout with the highest reward, for eyes that know a reward being tricked when they see it."""
+    return [
+        (f"reward {reward:.3f}: {tokenizer.decode(prompt)}", tokenizer.decode(said).strip()) for reward, prompt, said in loader.best(count)
+    ]
+
+
+def _run(job: Job, section: GrpoSection, before: str) -> Outcome:
+    from luthier.generate.engine import Engine
+    from luthier.optim.schedule import course
+    from luthier.post.adapters import low_rank
+    from luthier.post.policy import PolicyObjective
+    from luthier.post.rewards import Rewards
+    from luthier.post.rollouts import ProblemRows, RolloutLoader, Rollouts
+    from luthier.stages.attention import choose_attention
+    from luthier.stages.before import Onlooker, require_plain_head
+    from luthier.stages.recorder import Training
+    from luthier.stages.training import final_checkpoint, run_training, settle_compute
+    from luthier.tasks.grading.judge import Judge
+    from luthier.tokenizer.tokenizer import Tokenizer
+    from luthier.train.checkpoint import checkpoints, load_model, step_of
+
+    recipe, base, seed = job.recipe, final_checkpoint(job.inputs[before]), job.recipe.run.seed
+    tokenizer = Tokenizer.load(job.inputs["tokenizer"] / "tokenizer.json")
+    prompt = section.system_prompt or recipe.sft.system_prompt
+    system = [Message("system", prompt)] if prompt else []
+    train, unseen, counts = build_problems(section, seed, job.cache)
+    model, _ = load_model(base)
+    require_plain_head(section.name, model.config)
+    rows, held_out = (
+        ProblemRows(problems, system, tokenizer, section.max_new_tokens, model.config.max_seq_len) for problems in (train, unseen)
+    )
+    if rows.dropped:
+        job.progress.warn(f"{section.name}: {rows.dropped} of {len(train)} problems leave no room for an answer and are left out")
+    tokens = section.prompts_per_step * section.group_size * rows.seq_len
+    # Rows are as long as the longest answer, which differs from step to step: compiling for each length takes longer than it saves.
+    compiles = "off" if section.compile == "auto" else section.compile
+    settings = section.model_copy(update={"global_batch_tokens": tokens, "compile": compiles})
+    attention = partial(choose_attention, job=job, settings=settings, config=model.config, documents=False)
+    compute = settle_compute(job, settings, section.steps * tokens, model.config.n_layers, attention)
+    reference = load_model(base, compute.device)[0].eval() if section.kl_coef else None
+    for one in (model, reference) if reference is not None else (model,):
+        one.compute_dtype, one.attention = compute.dtype, compute.attention
+        one.to(compute.device)
+    engine = Engine(model, compute.device)
+    onlooker = Onlooker(job, model, tokenizer, compute.device, section.eval_tokens, section.sample_prompts, system)
+
+    def warn(text: str) -> None:
+        job.progress.warn(f"{section.name}: {text}")
+
+    with Judge(section.judge_seconds) as judge:
+        rollouts = Rollouts(engine, tokenizer, rows, Rewards(judge, section, warn), section, seed, reference)
+        loader = RolloutLoader(rollouts, rows, section, seed, job.directory / "rollouts", writes=not follows())
+
+        def validate() -> dict[str, float]:
+            kept = checkpoints(job.directory / "checkpoints")
+            loader.forget(step_of(kept[0]) if kept else 0)
+            return {**_measure(engine, tokenizer, judge, held_out, section), **onlooker.regression()}
+
+        def sample() -> list[tuple[str, str]]:
+            return [*onlooker.answers(), *_best(loader, tokenizer, section.keep_answers)]
+
+        start = _measure(engine, tokenizer, judge, held_out, section)
+        job.progress.say(f"{section.name}: before it {start['val/exact']:.1%} of {held_out.n_rows} unseen problems are right")
+        optim = recipe.optim.model_copy(update={"lr": section.lr, "muon_lr": recipe.optim.muon_lr * section.lr / recipe.optim.lr})
+        given = (job, section.name, settings, optim, model, tokenizer, rows, section.steps, compute, course(section, section.steps))
+        objective, optimizer = PolicyObjective(section, warn), low_rank(section, seed)
+        training = Training(*given, validate, sample, objective=objective, optimizer=optimizer, loader=loader)
+        outcome = run_training(training)
+        best = [(question, "highest reward", answer) for question, answer in _best(loader, tokenizer, section.keep_answers)]
+    loader.forget(section.steps)
+    summary = {"problems": counts, "before": start, "faults": dict(judge.faults), "found": [*onlooker.found(), *best]}
+    return Outcome(outcome.fingerprint, {**summary, **outcome.summary})
+
+
+def stage_after(section: GrpoSection, before: str) -> Stage:
+    """Reinforcement learning of `[[post]]`, which begins with the model of the stage `before`."""
+    return Stage(
+        section.name,
+        ("tokenizer", "pack", before),
+        lambda job: _run(job, section, before),
+        lambda recipe: _settings(section, recipe),
+        lambda recipe, cache: _sources(section, cache),
+        trains=True,
+    )
