@@ -23,7 +23,8 @@ SAMPLE_TOKENS = 40
 def training_settings(section: TrainingSection) -> dict[str, Any]:
     """What of a training section decides the model; where a rollback goes back to does."""
     rollback = "rollback" in (section.on_nonfinite, section.on_spike)
-    return section.model_dump(mode="json", exclude=DOES_NOT_CHANGE_THE_MODEL - ({"checkpoint_every"} if rollback else set()))
+    unused = set[str]() if getattr(section, "lora_rank", 0) else {"lora_rank", "lora_alpha", "lora_targets"}
+    return section.model_dump(mode="json", exclude=unused | DOES_NOT_CHANGE_THE_MODEL - ({"checkpoint_every"} if rollback else set()))
 
 
 def _settings(recipe: Recipe) -> dict[str, Any]:

@@ -68,6 +68,7 @@ def _run(job: Job, settings: SftSection, name: str, before: str) -> Outcome:
     from luthier.optim.schedule import course
     from luthier.pack.conversations import ConversationRows, pack_conversations
     from luthier.plan.horizon import rows_per_step
+    from luthier.post.adapters import low_rank
     from luthier.stages.attention import choose_attention
     from luthier.stages.recorder import Training
     from luthier.stages.training import final_checkpoint, run_training, settle_compute, take_best
@@ -127,7 +128,8 @@ def _run(job: Job, settings: SftSection, name: str, before: str) -> Outcome:
     lr_scale = course(settings, steps)
     optim = recipe.optim.model_copy(update={"lr": settings.lr, "muon_lr": recipe.optim.muon_lr * settings.lr / recipe.optim.lr})
     kept = settings.model_copy(update={"keep_best": settings.keep_best or settings.take == "best"})
-    outcome = run_training(Training(job, name, kept, optim, model, tokenizer, train, steps, compute, lr_scale, validate, sample))
+    given = (job, name, kept, optim, model, tokenizer, train, steps, compute, lr_scale, validate, sample)
+    outcome = run_training(Training(*given, optimizer=low_rank(settings, seed)))
     if settings.take == "best":
         outcome = take_best(job, outcome)
     return Outcome(outcome.fingerprint, {"conversations": made["splits"], "sources": made["sources"], **outcome.summary})

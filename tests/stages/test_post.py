@@ -8,6 +8,7 @@ import pytest
 from luthier.cli import call
 from luthier.config.load import load_recipe
 from luthier.errors import ConfigError
+from luthier.model.weights import load_tensors
 from luthier.stages.order import load_stage, model_stages, stage_names
 from luthier.stages.pipeline import stages_until
 from tests.stages.conftest import make_tiny, write_instructions
@@ -31,6 +32,21 @@ def test_a_recipe_without_post_has_the_keys_it_had(tiny: list[str], tmp_path: Pa
     for name in stage_names(recipe):
         assert "post" not in load_stage(name, recipe).settings(recipe)
     assert "post" not in recipe.decides() and "post" in load_recipe(tiny, [posted(tmp_path)]).decides()
+
+
+def test_adapters_decide_a_key_only_where_there_are_some(tiny: list[str]) -> None:
+    plain, other, adapted = (load_recipe([*tiny], overrides) for overrides in ([], ["sft.lora_alpha=4"], ["sft.lora_rank=4"]))
+    settings = [load_stage("sft", recipe).settings(recipe)["sft"] for recipe in (plain, other, adapted)]
+    assert settings[0] == settings[1] and "lora_alpha" not in settings[0]
+    assert settings[2]["lora_rank"] == 4 and settings[2]["lora_alpha"] == 16.0
+
+
+def test_fine_tuning_with_adapters_moves_only_what_they_adapt(tiny: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    adapters = ["sft.lora_rank=2", 'sft.lora_targets=["up_proj", "down_proj"]', "sft.lr=1e-2", "sft.epochs=1"]
+    run = Path(run_json([*tiny, "pretrain.steps=6", *adapters, "--until", "sft"], capsys)["run"])
+    before, after = (load_tensors(max((run / stage).glob("checkpoints/*/model.safetensors"))) for stage in ("pretrain", "sft"))
+    moved = {name for name in before if not before[name].equal(after[name])}
+    assert moved == {f"layers.{layer}.mlp.{name}_proj.weight" for layer in range(2) for name in ("up", "down")}
 
 
 def test_stages_begin_with_the_model_before_them(tiny: list[str], tmp_path: Path) -> None:
