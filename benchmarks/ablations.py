@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,18 +65,22 @@ def recipe_of(folder: Path, changes: Sequence[str], steps: int, seed: int) -> Re
     return load_recipe([], [*BASE, *given, *changes])
 
 
-def cost(folder: Path, changes: Sequence[str], progress: Progress) -> float:
-    """How long a step with the changes takes, in steps without."""
-    both = [("base", recipe_of(folder, (), 1000, 1)), ("changed", recipe_of(folder, changes, 1000, 1))]
-    entries = [("ours", {"recipe": one.model_dump(mode="json", exclude={"runs", "data"}, exclude_none=True)}) for _, one in both]
-    with racing(entries) as racers:
-        for racer, (name, _) in zip(racers, both, strict=True):
-            racer.who = name
-        failed = warm_up(racers, progress)
-        if failed:
-            raise SystemExit(str(failed))
-        seconds = take_turns(racers, 6, 8)
-    return seconds["changed"] / seconds["base"]
+def costs(folder: Path, names: Sequence[str], progress: Progress) -> Generator[tuple[str, float], None, None]:
+    """For each variant, how long its step takes, in steps of the base that it took turns with."""
+
+    def entry(changes: Sequence[str]) -> tuple[str, dict[str, Any]]:
+        recipe = recipe_of(folder, changes, 1000, 1).model_dump(mode="json", exclude={"runs", "data"}, exclude_none=True)
+        return "ours", {"recipe": recipe}
+
+    with racing([entry(())]) as (base,):
+        for name in names:
+            with racing([entry(VARIANTS[name])]) as (changed,):
+                base.who, changed.who = "base", name
+                failed = warm_up([base, changed], progress)
+                if failed:
+                    raise SystemExit(str(failed))
+                seconds = take_turns([base, changed], 6, 8)
+            yield name, seconds[name] / seconds["base"]
 
 
 def bits_per_byte(recipe: Recipe, progress: Progress) -> float:
@@ -96,8 +100,7 @@ def main() -> None:
     progress = progress_for()
     base = {seed: bits_per_byte(recipe_of(arguments.text, (), arguments.steps, seed), progress) for seed in arguments.seeds}
     lines: list[dict[str, Any]] = []
-    for name in arguments.only:
-        ratio = cost(arguments.text, VARIANTS[name], progress)
+    for name, ratio in costs(arguments.text, arguments.only, progress):
         steps = max(1, round(arguments.steps / ratio))
         reached = {seed: bits_per_byte(recipe_of(arguments.text, VARIANTS[name], steps, seed), progress) for seed in arguments.seeds}
         gains = [reached[seed] - base[seed] for seed in arguments.seeds]
