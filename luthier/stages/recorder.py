@@ -7,7 +7,7 @@ import gc
 import shutil
 import statistics
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any
@@ -80,7 +80,7 @@ class Recorder:
         root = job.directory / "checkpoints"
         self.saver = Saver(root, training.tokenizer, identity, retention, job.progress.warn, settings.checkpoint_minutes)
         self._started = time.monotonic()
-        self._spent: Counter[str] = Counter()
+        self._spent: defaultdict[str, float] = defaultdict(float)
         self._steps: list[float] = []
         self._peak = measure_matmul(training.compute.device, training.compute.dtype) * ranks
         self._flops_per_token = training_flops_per_token(training.model.config, training.rows.seq_len)
