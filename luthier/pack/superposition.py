@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from luthier.pack.loader import IGNORE_INDEX, Batch, Loader, LoaderState, RowSource
+from luthier.plan.horizon import StepRows
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,9 @@ def fold(batch: Batch, bag: int) -> Batch:
 class SuperposedLoader(Loader):
     """Gives bags in the first steps and plain rows from then on; which, is a function of the step alone."""
 
-    def __init__(self, rows: RowSource, first: Superposition, rows_per_step: int, seed: int, vocab_size: int | None = None) -> None:
+    def __init__(
+        self, rows: RowSource, first: Superposition, rows_per_step: int | StepRows, seed: int, vocab_size: int | None = None
+    ) -> None:
         """A step has as many rows of bags as it would have of tokens."""
         super().__init__(rows, rows_per_step, seed, vocab_size)
         self._first, self._long = first, Loader(first.rows, rows_per_step, seed, vocab_size)
