@@ -70,7 +70,7 @@ def test_killed_and_resumed_gives_the_same_weights(tmp_path: Path, capsys: pytes
     arguments = [*make_tiny(tmp_path), *SMALL, "pack.seq_len=64", posted(tmp_path), "--until", "kind"]
     expected = run_json([*arguments, f"runs.root={tmp_path / 'undisturbed'}"], capsys)
     run_json([*arguments[:-1], "sft"], capsys)
-    for moment in ("the reference looks at", "kind: step 4/", "kind: step 8/"):
+    for moment in ("the reference looks at", "kind: step 8/"):
         command = [sys.executable, "-m", "luthier", "run", *arguments]
         child = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
         assert child.stderr is not None
@@ -96,7 +96,7 @@ def test_adapters_move_only_what_they_adapt(tmp_path: Path, capsys: pytest.Captu
     assert moved == {f"layers.{layer}.self_attn.q_proj.weight" for layer in range(2)}
 
 
-@pytest.mark.parametrize("loss", ["ipo", "orpo", "simpo"])
+@pytest.mark.parametrize("loss", ["simpo", *(pytest.param(loss, marks=pytest.mark.slow) for loss in ("ipo", "orpo"))])
 def test_its_relatives_train(loss: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = [*make_tiny(tmp_path), *SMALL, "pack.seq_len=64", posted(tmp_path, f'loss = "{loss}",'), "post.kind.epochs=1"]
     made = run_json([*arguments, "--until", "kind"], capsys)

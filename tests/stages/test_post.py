@@ -42,8 +42,8 @@ def test_adapters_decide_a_key_only_where_there_are_some(tiny: list[str]) -> Non
 
 
 def test_fine_tuning_with_adapters_moves_only_what_they_adapt(tiny: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    adapters = ["sft.lora_rank=2", 'sft.lora_targets=["up_proj", "down_proj"]', "sft.lr=1e-2", "sft.epochs=1"]
-    run = Path(run_json([*tiny, "pretrain.steps=6", *adapters, "--until", "sft"], capsys)["run"])
+    adapters = ["sft.lora_rank=2", 'sft.lora_targets=["up_proj", "down_proj"]', "sft.lr=1e-2", "sft.epochs=0.3"]
+    run = Path(run_json([*tiny, "pretrain.steps=2", *adapters, "--until", "sft"], capsys)["run"])
     before, after = (load_tensors(max((run / stage).glob("checkpoints/*/model.safetensors"))) for stage in ("pretrain", "sft"))
     moved = {name for name in before if not before[name].equal(after[name])}
     assert moved == {f"layers.{layer}.mlp.{name}_proj.weight" for layer in range(2) for name in ("up", "down")}
