@@ -249,7 +249,7 @@ class RolloutLoader(Loader):
         if not path.exists():
             return None
         try:
-            with np.load(path, allow_pickle=False) as stored:
+            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as stored:
                 arrays: dict[str, np.ndarray] = {name: stored[name] for name in stored.files}
             extras = {name.removeprefix("extras."): array for name, array in arrays.items() if name.startswith("extras.")}
             return Batch(arrays["inputs"], arrays["targets"], extras=extras)

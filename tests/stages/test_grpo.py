@@ -1,0 +1,83 @@
+"""Stage kind grpo: killed anywhere, rollouts included, it gives the same weights; what goes wrong is counted."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from luthier.cli import call
+from luthier.post.policy import PolicyObjective
+from luthier.post.rollouts import Rollouts
+from luthier.tasks.grading.judge import Grade, Judge
+from tests.stages.conftest import make_tiny
+from tests.stages.test_pipeline import run_json
+from tests.stages.test_post import SMALL
+
+SHAPE = (
+    'steps = 6, prompts_per_step = 2, group_size = 4, max_new_tokens = 6, eval_problems = 4, eval_every = 3, sample_every = 3, '
+    'eval_tokens = 256, lr = 1e-2, warmup_steps = 0, length_weight = 1.0, length_margin = 6, checkpoint_every = 1, micro_batch_size = 3'
+)  # fmt: skip
+
+
+def posted(more: str = "") -> str:
+    return f'post=[{{kind="grpo", name="learn", {SHAPE}, {more} sources=[{{problems="arithmetic"}}]}}]'
+
+
+class Killed(Exception):
+    """What stands for the end of the process."""
+
+
+def test_killed_anywhere_gives_the_same_weights(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = posted("updates_per_rollout = 2, kl_coef = 0.05,")
+    tiny = [*make_tiny(tmp_path), *SMALL, "pack.seq_len=64", "--until", "learn"]
+    run_json([*tiny[:-1], "sft"], capsys)
+    expected = run_json([*tiny, recipe, "post.learn.log_every=1"], capsys)
+    again = run_json([*tiny, recipe, "post.learn.keep_checkpoints=3"], capsys)
+    assert again["stages"][-1]["cached"], "how many are kept does not change the model"
+    other = run_json([*tiny, posted("updates_per_rollout = 2,")], capsys)
+    assert other["weights_sha256"] != expected["weights_sha256"]
+
+    (directory,) = (path for path in (tmp_path / "runs" / "store" / "learn").iterdir() if path.name in expected["stages"][-1]["directory"])
+    directory.rename(tmp_path / "finished")
+    make, judge = Rollouts.make, PolicyObjective.__call__
+    calls = {"make": 0, "step": 0}
+
+    def counted_make(self, number, problems):  # type: ignore[no-untyped-def]
+        calls["make"] += 1
+        if calls["make"] == 2:
+            raise Killed
+        return make(self, number, problems)
+
+    def counted_step(self, *given):  # type: ignore[no-untyped-def]
+        calls["step"] += 1
+        if calls["step"] == 15:
+            raise Killed
+        return judge(self, *given)
+
+    monkeypatch.setattr(Rollouts, "make", counted_make)
+    monkeypatch.setattr(PolicyObjective, "__call__", counted_step)
+    for _ in range(2):
+        with pytest.raises(Killed):
+            call(["run", *tiny, recipe])
+        capsys.readouterr()
+    assert run_json([*tiny, recipe], capsys)["weights_sha256"] == expected["weights_sha256"]
+    rows = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows if "train/loss" in row] == [1, 2, 3, 4, 5, 6]
+    assert {"post/reward", "post/equal_groups", "post/kl", "post/entropy", "post/clip_share", "post/ended"} <= set(rows[0])
+    assert {"val/reward", "val/exact", "val/bpb_change"} <= {key for row in rows for key in row}
+    samples = [json.loads(line) for line in (directory / "samples.jsonl").read_text().splitlines()]
+    assert any(sample["prompt"].startswith("reward ") for sample in samples)
+
+
+def test_a_grader_that_fails_does_not_end_it(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Judge, "grade", lambda self, problem, response: Grade(0.0, "raised ValueError: no"))
+    tiny = [*make_tiny(tmp_path), *SMALL, "pack.seq_len=64", "--until", "learn"]
+    assert call(["run", *tiny, posted(), "post.learn.length_weight=0.0"]) == 0
+    assert "raised ValueError: no; it counts as 0, training goes on" in capsys.readouterr().err
+    (log,) = (tmp_path / "runs" / "store" / "learn").glob("*/metrics.jsonl")
+    rows = [row for line in log.read_text().splitlines() if "train/loss" in (row := json.loads(line))]
+    assert {(row["post/faults"], row["post/equal_groups"], row["train/loss"]) for row in rows} == {(1.0, 1.0, 0.0)}
