@@ -37,7 +37,7 @@ VOCABULARY, SEQ_LEN, ROWS = 8192, 256, 16
 TEN_MILLION = {"d_model": 256, "n_layers": 8, "n_heads": 4, "d_ff": 960, "vocab_size": VOCABULARY}
 OUR_STORIES: dict[str, Any] = {
     "tokenizer": {"vocab_size": VOCABULARY},
-    "model": TEN_MILLION,
+    "model": {**TEN_MILLION, "residual_scalars": True},
     "pack": {"seq_len": SEQ_LEN},
     "optim": {"name": "muon", "lr": 8e-3, "muon_lr": 0.01, "schedule": "linear", "warmup_steps": 20, "min_lr_ratio": 0.0},
 }
