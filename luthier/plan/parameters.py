@@ -15,7 +15,7 @@ def count(config: ModelConfig) -> dict[str, int]:
     """
     c, layers = config, config.n_layers
     heads, values = c.n_heads * c.head_dim, c.n_kv_heads * c.head_dim
-    with_values = sum(c.has_value_embedding(layer) for layer in range(layers))
+    with_values = (layers + 1) // 2 if c.value_embeddings else 0  # every second one, the last among them
     gates = with_values * min(GATE_INPUTS, c.d_model) * c.n_kv_heads
     shift = 2 if c.norm == "layernorm" and c.bias else 1
     products = 3 if c.mlp == "swiglu" else 2
