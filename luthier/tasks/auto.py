@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from luthier.tasks import (
     choices,
@@ -23,24 +23,36 @@ from luthier.tasks import (
 )
 from luthier.tasks.conversation import Conversation, Unfit
 
+
+class Task(Protocol):
+    """What a file of this room offers."""
+
+    @property
+    def FIELDS(self) -> tuple[tuple[str, ...], ...]: ...
+
+    def conversations(self, record: Mapping[str, Any], source: str) -> Iterator[Conversation]:
+        """Make conversations of a record; one that does not fit gives none, or raises `Unfit` with the reason."""
+        ...
+
+
 FIELDS: tuple[tuple[str, ...], ...] = ()
 """What a record must have; that depends on what else it has."""
-_IN_ORDER = (
-    messages,
-    sharegpt,
-    turns,
-    fairytales,
-    choices,
-    passages,
-    summaries,
-    instructions,
-    dolly,
-    completions,
-    questions,
-    cookbook,
-    encyclopedia,
-)
-"""The more a task asks for, the earlier it is tried: every record with a passage has a question, too."""
+BY_FIELDS: Mapping[str, Task] = {
+    "messages": messages,
+    "sharegpt": sharegpt,
+    "turns": turns,
+    "fairytales": fairytales,
+    "choices": choices,
+    "passages": passages,
+    "summaries": summaries,
+    "instructions": instructions,
+    "dolly": dolly,
+    "completions": completions,
+    "questions": questions,
+    "cookbook": cookbook,
+    "encyclopedia": encyclopedia,
+}
+"""Tasks for records from elsewhere. The more a task asks for, the earlier it is tried: every record with a passage has a question, too."""
 
 
 def conversations(record: Mapping[str, Any], source: str) -> Iterator[Conversation]:
@@ -48,7 +60,7 @@ def conversations(record: Mapping[str, Any], source: str) -> Iterator[Conversati
 
     Raises: Unfit
     """
-    for task in _IN_ORDER:
+    for task in BY_FIELDS.values():
         if fields.has(record, task.FIELDS):
             yield from task.conversations(record, source)
             return

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any
 
 from luthier.config.post import SftSourceConfig
 from luthier.data.reading.pypi import cached_distribution
@@ -17,61 +17,14 @@ from luthier.data.report import SourceReport
 from luthier.data.split import Split, keyed_hash
 from luthier.errors import DataError
 from luthier.runs.progress import Progress
-from luthier.tasks import (
-    auto,
-    choices,
-    completions,
-    cookbook,
-    dolly,
-    encyclopedia,
-    fairytales,
-    fields,
-    instructions,
-    messages,
-    passages,
-    personality,
-    problems,
-    questions,
-    sharegpt,
-    summaries,
-    turns,
-)
+from luthier.tasks import auto, fields, personality, problems, questions
+from luthier.tasks.auto import BY_FIELDS, Task
 from luthier.tasks.conversation import Conversation, Unfit
 
 _MOST_EXAMPLES = 5
 
 
-class Task(Protocol):
-    """What a file of this room offers."""
-
-    FIELDS: tuple[tuple[str, ...], ...]
-
-    def conversations(self, record: Mapping[str, Any], source: str) -> Iterator[Conversation]:
-        """Make conversations of a record; one that does not fit gives none, or raises `Unfit` with the reason."""
-        ...
-
-
-TASKS: Mapping[str, Task] = {
-    name: cast(Task, module)
-    for name, module in (
-        ("auto", auto),
-        ("messages", messages),
-        ("sharegpt", sharegpt),
-        ("turns", turns),
-        ("instructions", instructions),
-        ("dolly", dolly),
-        ("completions", completions),
-        ("questions", questions),
-        ("passages", passages),
-        ("fairytales", fairytales),
-        ("choices", choices),
-        ("summaries", summaries),
-        ("cookbook", cookbook),
-        ("encyclopedia", encyclopedia),
-        ("personality", personality),
-        ("arithmetic", questions),
-    )
-}
+TASKS: Mapping[str, Task] = {"auto": auto, **BY_FIELDS, "personality": personality, "arithmetic": questions}
 
 
 @dataclass(frozen=True, slots=True)

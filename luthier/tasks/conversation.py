@@ -44,12 +44,16 @@ class Unfit(Exception):
 def conversation(turns: Iterable[tuple[Role, str]], source: str) -> Conversation:
     """Make a conversation and name it by its content."""
     messages = tuple(Message(role, content) for role, content in turns)
+    return Conversation(messages, source, content_id(part for message in messages for part in (message.role, message.content)))
+
+
+def content_id(parts: Iterable[str]) -> str:
+    """Name something by its texts: a hash of them and of where one ends and the next begins; 32 hexadecimal digits."""
     digest = blake2b(digest_size=16)
-    for message in messages:
-        for part in (message.role.encode(), message.content.encode("utf-8", "replace")):
-            digest.update(len(part).to_bytes(8, "little"))
-            digest.update(part)
-    return Conversation(messages, source, digest.hexdigest())
+    for part in parts:
+        data = part.encode("utf-8", "replace")
+        digest.update(len(data).to_bytes(8, "little") + data)
+    return digest.hexdigest()
 
 
 def dialogue(source: str, *turns: str) -> Conversation:

@@ -6,13 +6,12 @@ import json
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from hashlib import blake2b
 from typing import Any, cast
 
 from luthier.errors import ConfigError
 from luthier.tasks import fields
 from luthier.tasks.choices import lettered
-from luthier.tasks.conversation import Message, Unfit
+from luthier.tasks.conversation import Message, Unfit, content_id
 from luthier.tasks.grading.constraints import CONSTRAINTS
 from luthier.tasks.grading.number import last_box
 from luthier.tasks.questions import without_annotations
@@ -40,11 +39,8 @@ class Problem:
 def problem(question: str | Iterable[Message], answer: str, grader: str) -> Problem:
     """Make a problem and name it by its content."""
     prompt = (Message("user", question),) if isinstance(question, str) else tuple(question)
-    digest = blake2b(digest_size=16)
-    for part in (*(f"{message.role}\0{message.content}" for message in prompt), answer, grader):
-        data = part.encode("utf-8", "replace")
-        digest.update(len(data).to_bytes(8, "little") + data)
-    return Problem(prompt, answer, grader, digest.hexdigest())
+    named = content_id((*(f"{message.role}\0{message.content}" for message in prompt), answer, grader))
+    return Problem(prompt, answer, grader, named)
 
 
 def of_words(record: Mapping[str, Any]) -> Problem:
