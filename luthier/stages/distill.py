@@ -12,7 +12,7 @@ from luthier.config.schema import Recipe
 from luthier.errors import ConfigError
 from luthier.stages.pretrain import training_settings
 from luthier.stages.stage import Job, Outcome, Stage
-from luthier.tasks.conversation import Message
+from luthier.stages.tuning import optim_at, system_messages
 
 
 def teacher_checkpoint(path: Path) -> Path:
@@ -102,8 +102,7 @@ def _run(job: Job, section: DistillSection, before: str) -> Outcome:
     for one in (model, teacher):
         one.compute_dtype, one.attention = compute.dtype, compute.attention
         one.to(compute.device)
-    prompt = recipe.sft.system_prompt
-    system = [Message("system", prompt)] if prompt else []
+    system = system_messages(recipe.sft.system_prompt)
     onlooker = Onlooker(job, model, tokenizer, compute.device, section.eval_tokens, section.sample_prompts, system)
 
     def validate() -> dict[str, float]:
@@ -111,7 +110,7 @@ def _run(job: Job, section: DistillSection, before: str) -> Outcome:
         divergence = mean_divergence(model, teacher, held_out, compute.device, section.eval_tokens)
         return {"val/loss": loss, "val/divergence": divergence, **onlooker.regression()}
 
-    optim = recipe.optim.model_copy(update={"lr": section.lr, "muon_lr": recipe.optim.muon_lr * section.lr / recipe.optim.lr})
+    optim = optim_at(recipe, section.lr)
     objective = Distillation(teacher, section.mix, section.temperature)
     given = (job, section.name, section, optim, model, tokenizer, train, steps, compute, course(section, steps), validate)
     outcome = run_training(Training(*given, onlooker.answers, objective=objective, optimizer=low_rank(section, recipe.run.seed)))

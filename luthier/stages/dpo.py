@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from luthier.config.post import DpoSection, PairsSection
-from luthier.config.schema import Recipe
 from luthier.runs.files import read_json, write_json
-from luthier.stages.pretrain import training_settings
 from luthier.stages.stage import Job, Outcome, Stage, follows, wait_for
+from luthier.stages.tuning import fingerprints, optim_at, prompted_settings, system_messages
 from luthier.tasks.conversation import Message
 
 if TYPE_CHECKING:
@@ -23,21 +22,9 @@ if TYPE_CHECKING:
     from luthier.tokenizer.tokenizer import Tokenizer
 
 
-def _settings(section: DpoSection, recipe: Recipe) -> dict[str, Any]:
-    return {
-        "dpo": training_settings(section),
-        "optim": recipe.optim.model_dump(mode="json"),
-        "seq_len": recipe.pack.seq_len,
-        "seed": recipe.run.seed,
-        "system_prompt": recipe.sft.system_prompt,
-    }
-
-
 def pair_sources(section: PairsSection, cache: Path) -> dict[str, str]:
     """What a stage's pairs are known by."""
-    from luthier.data.reading.sources import source_fingerprint
-
-    return {f"source.{i}": source_fingerprint(source, cache) for i, source in enumerate(section.sources)}
+    return fingerprints(enumerate(section.sources), cache)
 
 
 def pack_pairs(job: Job, section: PairsSection, system: Sequence[Message], tokenizer: Tokenizer) -> dict[str, Any]:
@@ -97,8 +84,7 @@ def _run(job: Job, section: DpoSection, before: str) -> Outcome:
 
     recipe, base = job.recipe, final_checkpoint(job.inputs[before])
     tokenizer = Tokenizer.load(job.inputs["tokenizer"] / "tokenizer.json")
-    prompt = section.system_prompt or recipe.sft.system_prompt
-    system = [Message("system", prompt)] if prompt else []
+    system = system_messages(section.system_prompt or recipe.sft.system_prompt)
     made = pack_pairs(job, section, system, tokenizer)
     train, held_out = (PreferenceRows.open(job.directory, split) for split in ("train", "validation"))
 
@@ -124,7 +110,7 @@ def _run(job: Job, section: DpoSection, before: str) -> Outcome:
         found["kl"] = mean_divergence(model, reference, held_out, device, section.eval_tokens)
         return {**{f"val/{name}": value for name, value in found.items()}, **onlooker.regression()}
 
-    optim = recipe.optim.model_copy(update={"lr": section.lr, "muon_lr": recipe.optim.muon_lr * section.lr / recipe.optim.lr})
+    optim = optim_at(recipe, section.lr)
     objective = PreferenceObjective(section, known["train"].to(device))
     given = (job, section.name, section, optim, model, tokenizer, train, steps, compute, course(section, steps), validate)
     outcome = run_training(Training(*given, onlooker.answers, objective=objective, optimizer=low_rank(section, recipe.run.seed)))
@@ -138,7 +124,7 @@ def stage_after(section: DpoSection, before: str) -> Stage:
         section.name,
         ("tokenizer", "pack", before),
         lambda job: _run(job, section, before),
-        lambda recipe: _settings(section, recipe),
+        lambda recipe: prompted_settings("dpo", section, recipe),
         lambda recipe, cache: pair_sources(section, cache),
         trains=True,
     )

@@ -8,11 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from luthier.config.post import GrpoSection
-from luthier.config.schema import Recipe
 from luthier.errors import DataError
-from luthier.stages.pretrain import training_settings
 from luthier.stages.stage import Job, Outcome, Stage, follows
-from luthier.tasks.conversation import Message
+from luthier.stages.tuning import fingerprints, optim_at, prompted_settings, system_messages
 from luthier.tasks.problems import Problem
 
 if TYPE_CHECKING:
@@ -22,20 +20,8 @@ if TYPE_CHECKING:
     from luthier.tokenizer.tokenizer import Tokenizer
 
 
-def _settings(section: GrpoSection, recipe: Recipe) -> dict[str, Any]:
-    return {
-        "grpo": training_settings(section),
-        "optim": recipe.optim.model_dump(mode="json"),
-        "seq_len": recipe.pack.seq_len,
-        "seed": recipe.run.seed,
-        "system_prompt": recipe.sft.system_prompt,
-    }
-
-
 def _sources(section: GrpoSection, cache: Path) -> dict[str, str]:
-    from luthier.data.reading.sources import source_fingerprint
-
-    return {f"source.{i}": source_fingerprint(source, cache) for i, source in enumerate(section.sources) if not source.builtin}
+    return fingerprints(((i, source) for i, source in enumerate(section.sources) if not source.builtin), cache)
 
 
 def build_problems(section: GrpoSection, seed: int, cache: Path) -> tuple[list[Problem], list[Problem], list[dict[str, Any]]]:
@@ -114,8 +100,7 @@ def _run(job: Job, section: GrpoSection, before: str) -> Outcome:
 
     recipe, base, seed = job.recipe, final_checkpoint(job.inputs[before]), job.recipe.run.seed
     tokenizer = Tokenizer.load(job.inputs["tokenizer"] / "tokenizer.json")
-    prompt = section.system_prompt or recipe.sft.system_prompt
-    system = [Message("system", prompt)] if prompt else []
+    system = system_messages(section.system_prompt or recipe.sft.system_prompt)
     train, unseen, counts = build_problems(section, seed, job.cache)
     model, _ = load_model(base)
     require_plain_head(section.name, model.config)
@@ -154,7 +139,7 @@ def _run(job: Job, section: GrpoSection, before: str) -> Outcome:
 
         start = _measure(engine, tokenizer, judge, held_out, section)
         job.progress.say(f"{section.name}: before it {start['val/exact']:.1%} of {held_out.n_rows} unseen problems are right")
-        optim = recipe.optim.model_copy(update={"lr": section.lr, "muon_lr": recipe.optim.muon_lr * section.lr / recipe.optim.lr})
+        optim = optim_at(recipe, section.lr)
         given = (job, section.name, settings, optim, model, tokenizer, rows, section.steps, compute, course(section, section.steps))
         objective, optimizer = PolicyObjective(section, warn), low_rank(section, seed)
         training = Training(*given, validate, sample, objective=objective, optimizer=optimizer, loader=loader)
@@ -171,7 +156,7 @@ def stage_after(section: GrpoSection, before: str) -> Stage:
         section.name,
         ("tokenizer", "pack", before),
         lambda job: _run(job, section, before),
-        lambda recipe: _settings(section, recipe),
+        lambda recipe: prompted_settings("grpo", section, recipe),
         lambda recipe, cache: _sources(section, cache),
         trains=True,
     )

@@ -4,24 +4,11 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from typing import Any
 
 from luthier.config.post import RewardSection
-from luthier.config.schema import Recipe
 from luthier.stages.dpo import pack_pairs, pair_sources
-from luthier.stages.pretrain import training_settings
 from luthier.stages.stage import Job, Outcome, Stage
-from luthier.tasks.conversation import Message
-
-
-def _settings(section: RewardSection, recipe: Recipe) -> dict[str, Any]:
-    return {
-        "reward": training_settings(section),
-        "optim": recipe.optim.model_dump(mode="json"),
-        "seq_len": recipe.pack.seq_len,
-        "seed": recipe.run.seed,
-        "system_prompt": recipe.sft.system_prompt,
-    }
+from luthier.stages.tuning import optim_at, prompted_settings, system_messages
 
 
 def _run(job: Job, section: RewardSection, before: str) -> Outcome:
@@ -37,8 +24,7 @@ def _run(job: Job, section: RewardSection, before: str) -> Outcome:
     from luthier.train.checkpoint import load_model
 
     recipe, tokenizer = job.recipe, Tokenizer.load(job.inputs["tokenizer"] / "tokenizer.json")
-    prompt = section.system_prompt or recipe.sft.system_prompt
-    made = pack_pairs(job, section, [Message("system", prompt)] if prompt else [], tokenizer)
+    made = pack_pairs(job, section, system_messages(section.system_prompt or recipe.sft.system_prompt), tokenizer)
     train, held_out = (PreferenceRows.open(job.directory, split) for split in ("train", "validation"))
     model, _ = load_model(final_checkpoint(job.inputs[before]))
     steps = max(1, math.ceil(section.epochs * train.n_rows / rows_per_step(section.global_batch_tokens, train.seq_len)))
@@ -52,7 +38,7 @@ def _run(job: Job, section: RewardSection, before: str) -> Outcome:
         found = held_out_rewards(model, held_out, token, compute.device, max(1, section.eval_tokens // held_out.seq_len))
         return {f"val/{name}": value for name, value in found.items()}
 
-    optim = recipe.optim.model_copy(update={"lr": section.lr, "muon_lr": recipe.optim.muon_lr * section.lr / recipe.optim.lr})
+    optim = optim_at(recipe, section.lr)
     objective, optimizer = RewardObjective(token, section.centre), low_rank(section, recipe.run.seed)
     given = (job, section.name, section, optim, model, tokenizer, train, steps, compute, course(section, steps), validate)
     outcome = run_training(Training(*given, list, objective=objective, optimizer=optimizer))
@@ -66,7 +52,7 @@ def stage_after(section: RewardSection, before: str) -> Stage:
         section.name,
         ("tokenizer", before),
         lambda job: _run(job, section, before),
-        lambda recipe: _settings(section, recipe),
+        lambda recipe: prompted_settings("reward", section, recipe),
         lambda recipe, cache: pair_sources(section, cache),
         trains=True,
     )

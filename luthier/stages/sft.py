@@ -15,6 +15,7 @@ from luthier.errors import CheckpointError
 from luthier.runs.files import fingerprint, read_json, write_json
 from luthier.stages.pretrain import training_settings
 from luthier.stages.stage import Job, Outcome, Stage, follows, wait_for
+from luthier.stages.tuning import optim_at, system_messages
 from luthier.tasks.conversation import Conversation, Message
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def _run(job: Job, settings: SftSection, name: str, before: str) -> Outcome:
 
     seed, seq_len = recipe.run.seed, recipe.pack.seq_len
     tokenizer = Tokenizer.load(job.inputs["tokenizer"] / "tokenizer.json")
-    system = [Message("system", settings.system_prompt)] if settings.system_prompt else []
+    system = system_messages(settings.system_prompt)
     packed = job.directory / "conversations.json"
     if not follows():
         called = assistant_name(settings, recipe)
@@ -126,7 +127,7 @@ def _run(job: Job, settings: SftSection, name: str, before: str) -> Outcome:
         return drawn
 
     lr_scale = course(settings, steps)
-    optim = recipe.optim.model_copy(update={"lr": settings.lr, "muon_lr": recipe.optim.muon_lr * settings.lr / recipe.optim.lr})
+    optim = optim_at(recipe, settings.lr)
     kept = settings.model_copy(update={"keep_best": settings.keep_best or settings.take == "best"})
     given = (job, name, kept, optim, model, tokenizer, train, steps, compute, lr_scale, validate, sample)
     outcome = run_training(Training(*given, optimizer=low_rank(settings, seed)))
