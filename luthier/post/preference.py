@@ -15,9 +15,10 @@ from torch import Tensor
 
 from luthier.config.post import DpoSection
 from luthier.model.decoder import Decoder
-from luthier.pack.loader import IGNORE_INDEX, Batch, gather
+from luthier.pack.loader import IGNORE_INDEX, gather
 from luthier.pack.preferences import PreferenceRows
 from luthier.post.logprobs import token_logprobs
+from luthier.post.pairs import PairMeasures
 from luthier.train.device import within_memory
 from luthier.train.objective import Rows, micro_batches
 
@@ -97,28 +98,15 @@ def _log1mexp(x: Tensor) -> Tensor:
     return torch.where(x > -0.6931471805599453, torch.log(-torch.expm1(x)), torch.log1p(-torch.exp(x)))
 
 
-class PreferenceObjective:
+class PreferenceObjective(PairMeasures):
     """Mean preference loss over a step's pairs."""
 
     measures = ("margin", "accuracy", "chosen_reward", "rejected_reward", "chosen_logprob", "rejected_logprob", "chosen_longer")
 
     def __init__(self, settings: DpoSection, reference: Tensor) -> None:
         """`reference` are the reference's log-probabilities of all pairs, on the device. Shapes: (pairs, 2)"""
+        super().__init__(reference.device)
         self._settings, self._reference = settings, reference
-        self._sums = reference.new_zeros(len(self.measures))
-
-    def count(self, batch: Batch) -> int:
-        """The pairs of a batch."""
-        assert batch.doc_ids is not None
-        return len(np.unique(batch.doc_ids[batch.targets != IGNORE_INDEX])) // 2
-
-    def begin(self) -> None:
-        """Forget the figures of the step before."""
-        self._sums.zero_()
-
-    def sums(self) -> list[float]:
-        """This rank's share of each measure's mean."""
-        return self._sums.tolist()
 
     def __call__(self, forward: Callable[..., Tensor], head_weight: Tensor, rows: Rows, n_targets: int) -> Tensor:
         """Return the micro-batch's share of the mean loss over `n_targets` pairs."""
@@ -130,7 +118,7 @@ class PreferenceObjective:
             rewards = implicit_rewards(pairs, self._settings)
             margins = rewards[:, 0] - rewards[:, 1]
             shown = (margins, margins > 0, *rewards.unbind(1), *sums.unbind(1), pairs.chosen_longer)
-            self._sums += torch.stack([values.float().sum() for values in shown]) / max(1, n_targets)
+            self.note(shown, n_targets)
         return preference_losses(pairs, self._settings).sum() / max(1, n_targets)
 
 

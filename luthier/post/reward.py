@@ -15,8 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from luthier.model.decoder import Decoder
-from luthier.pack.loader import IGNORE_INDEX, Batch, gather
+from luthier.pack.loader import IGNORE_INDEX, gather
 from luthier.pack.preferences import PreferenceRows
+from luthier.post.pairs import PairMeasures
 from luthier.train.device import within_memory
 from luthier.train.objective import Rows, micro_batches
 
@@ -45,28 +46,15 @@ def pair_rewards(hidden: Tensor, head: Tensor, rows: Rows) -> tuple[Tensor, Tens
     return documents[last][order][::2] // 2, rewards.view(-1, 2)
 
 
-class RewardObjective:
+class RewardObjective(PairMeasures):
     """Mean Bradley-Terry loss over a step's pairs."""
 
     measures = ("margin", "accuracy", "chosen_reward", "rejected_reward")
 
     def __init__(self, token: int, centre: float) -> None:
         """`token` is the one whose row of the head gives the reward."""
+        super().__init__()
         self._token, self._centre = token, centre
-        self._sums = torch.zeros(len(self.measures))
-
-    def count(self, batch: Batch) -> int:
-        """The pairs of a batch."""
-        assert batch.doc_ids is not None
-        return len(np.unique(batch.doc_ids[batch.targets != IGNORE_INDEX])) // 2
-
-    def begin(self) -> None:
-        """Forget the figures of the step before."""
-        self._sums.zero_()
-
-    def sums(self) -> list[float]:
-        """This rank's share of each measure's mean."""
-        return self._sums.tolist()
 
     def __call__(self, forward: Callable[..., Tensor], head_weight: Tensor, rows: Rows, n_targets: int) -> Tensor:
         """Return the micro-batch's share of the mean loss over `n_targets` pairs."""
@@ -74,7 +62,7 @@ class RewardObjective:
         _, rewards = pair_rewards(hidden, head_weight[self._token], rows)
         margins = (rewards[:, 0] - rewards[:, 1]).detach()
         shown = (margins, margins > 0, *rewards.detach().unbind(1))
-        self._sums += torch.stack([values.float().sum() for values in shown]).cpu() / max(1, n_targets)
+        self.note(shown, n_targets)
         return reward_losses(rewards, self._centre).sum() / max(1, n_targets)
 
 
