@@ -15,17 +15,12 @@ import numpy as np
 
 from luthier.errors import DataError
 from luthier.pack.best_fit import Packing, best_fit
-from luthier.pack.checksums import FileRecord, manifest_of_version, map_array, verify_files, write_array
-from luthier.pack.loader import IGNORE_INDEX, Row
-from luthier.pack.shards import dtype_for, stored_dtype
-from luthier.runs.files import fingerprint, make_directory
-from luthier.runs.manifest import write_manifest
+from luthier.pack.masked import MaskedRows, empty_rows
 from luthier.runs.progress import Progress
 from luthier.tasks.conversation import Conversation, Message
 from luthier.tokenizer.chat import render_message
 from luthier.tokenizer.tokenizer import Tokenizer
 
-VERSION = 2
 Supervise = Literal["assistant", "last", "all"]
 _WORTH_A_WARNING = 0.01
 _MOST_EXAMPLES = 5
@@ -138,11 +133,8 @@ def _write(
     split: str,
     report: dict[str, Any],
 ) -> None:
-    shape = (len(rows), seq_len + 1)
-    dtype = dtype_for(tokenizer.vocab_size)
-    tokens = np.full(shape, tokenizer.special.pad, dtype=stored_dtype(dtype))
-    masks = np.zeros(shape, dtype=np.bool_)
-    documents = np.empty(shape, dtype="<i4")
+    arrays = empty_rows(len(rows), seq_len, tokenizer, 0)
+    tokens, masks, documents = arrays.values()
     for row in range(len(rows)):
         items: list[int] = rows.row(row).tolist()
         start = 0
@@ -152,59 +144,14 @@ def _write(
             tokens[stretch], masks[stretch], documents[stretch] = ids, mask, number
             start += len(ids)
         documents[row, start:] = len(items)  # padding is a document of its own
-    make_directory(directory)
-    arrays = {"tokens": tokens, "mask": masks, "documents": documents}
-    manifest: dict[str, Any] = {
-        "version": VERSION,
-        "tokenizer": tokenizer.fingerprint,
-        "dtype": dtype,
-        "seq_len": seq_len,
-        "files": {name: write_array(directory / f"{split}-{name}.npy", array) for name, array in arrays.items()},
-        "report": report,
-    }
-    manifest["fingerprint"] = fingerprint(manifest)
-    write_manifest(directory / f"{split}-conversations.json", manifest)
+    ConversationRows.write(arrays, tokenizer, directory, split, report)
 
 
-class ConversationRows:
-    """Rows of packed conversations, mapped into memory and verified when opened."""
+class ConversationRows(MaskedRows):
+    """Rows of packed conversations."""
 
-    def __init__(self, tokens: np.ndarray, mask: np.ndarray, documents: np.ndarray, report: dict[str, Any], name: str = "") -> None:
-        """Use `open`. Shapes: each (rows, T + 1)."""
-        self._tokens, self._mask, self._documents = tokens, mask, documents
-        self.report, self._name = report, name
-
-    @classmethod
-    def open(cls, directory: Path, split: str) -> ConversationRows:
-        """Open what `pack_conversations` wrote; each file's content is checked.
-
-        Raises: DataError that names the file which is missing, short or altered.
-        """
-        path = directory / f"{split}-conversations.json"
-        manifest = manifest_of_version(path, VERSION)
-        try:
-            files: list[FileRecord] = [manifest["files"][name] for name in ("tokens", "mask", "documents")]
-            verify_files(directory, files)
-            arrays = [map_array(directory, file) for file in files]
-            return cls(*arrays, report=manifest["report"], name=files[0]["file"])
-        except (KeyError, TypeError) as error:
-            raise DataError(f"{path}: the manifest must describe tokens, mask and documents: {error}", fix="pack again") from error
-
-    @property
-    def n_rows(self) -> int:
-        return len(self._tokens)
-
-    @property
-    def seq_len(self) -> int:
-        return self._tokens.shape[1] - 1
-
-    def row(self, index: int) -> Row:
-        """Return inputs, targets (IGNORE_INDEX wherever the assistant does not speak) and document numbers, each (T,)."""
-        if not 0 <= index < self.n_rows:
-            raise IndexError(f"row must be in 0..{self.n_rows - 1}, got {index}")
-        tokens = self._tokens[index].astype(np.int64)
-        targets = np.where(self._mask[index, 1:], tokens[1:], IGNORE_INDEX)
-        return tokens[:-1], targets, self._documents[index, :-1].astype(np.int32)
+    KIND = "conversations"
+    VERSION = 2
 
     def describe(self, index: int) -> list[dict[str, Any]]:
         """For each conversation of a row: the file, its number in the row, its first token there and its tokens; padding is left out."""

@@ -14,18 +14,13 @@ import numpy as np
 
 from luthier.errors import DataError
 from luthier.pack.best_fit import Packing, best_fit
-from luthier.pack.checksums import FileRecord, manifest_of_version, map_array, verify_files, write_array
-from luthier.pack.loader import IGNORE_INDEX, Row
-from luthier.pack.shards import dtype_for, stored_dtype
-from luthier.runs.files import fingerprint, make_directory
-from luthier.runs.manifest import write_manifest
+from luthier.pack.masked import MaskedRows, empty_rows
 from luthier.runs.progress import Progress
 from luthier.tasks.conversation import Message
 from luthier.tasks.preferences import Preference
 from luthier.tokenizer.chat import render
 from luthier.tokenizer.tokenizer import Tokenizer
 
-VERSION = 1
 PADDING = -1
 """The document number of padding."""
 _WORTH_A_WARNING = 0.01
@@ -122,10 +117,8 @@ def _write(
     split: str,
     report: dict[str, Any],
 ) -> None:
-    shape = (len(rows), seq_len + 1)
-    dtype = dtype_for(tokenizer.vocab_size)
-    tokens = np.full(shape, tokenizer.special.pad, dtype=stored_dtype(dtype))
-    masks, documents = np.zeros(shape, dtype=np.bool_), np.full(shape, PADDING, dtype="<i4")
+    arrays = empty_rows(len(rows), seq_len, tokenizer, PADDING)
+    tokens, masks, documents = arrays.values()
     for row in range(len(rows)):
         start = 0
         for pair in map(int, rows.row(row)):
@@ -134,60 +127,19 @@ def _write(
                 tokens[row, start:end], documents[row, start:end] = ids, 2 * pair + side
                 masks[row, end - answer : end] = True
                 start = end
-    make_directory(directory)
-    arrays = {"tokens": tokens, "mask": masks, "documents": documents}
-    manifest: dict[str, Any] = {
-        "version": VERSION,
-        "tokenizer": tokenizer.fingerprint,
-        "dtype": dtype,
-        "seq_len": seq_len,
-        "pairs": len(fitted),
-        "files": {name: write_array(directory / f"{split}-{name}.npy", array) for name, array in arrays.items()},
-        "report": report,
-    }
-    manifest["fingerprint"] = fingerprint(manifest)
-    write_manifest(directory / f"{split}-preferences.json", manifest)
+    PreferenceRows.write(arrays, tokenizer, directory, split, report, pairs=len(fitted))
 
 
-class PreferenceRows:
-    """Rows of packed pairs, mapped into memory and verified when opened."""
+class PreferenceRows(MaskedRows):
+    """Rows of packed pairs."""
 
-    def __init__(self, arrays: Sequence[np.ndarray], manifest: dict[str, Any], name: str = "") -> None:
+    KIND = "preferences"
+    VERSION = 1
+
+    def __init__(self, arrays: list[np.ndarray], manifest: dict[str, Any], name: str = "") -> None:
         """Use `open`. Shapes: tokens, mask and documents, each (rows, T + 1)."""
-        self._tokens, self._mask, self._documents = arrays
-        self.report: dict[str, Any] = manifest["report"]
-        self.n_pairs, self.fingerprint, self._name = int(manifest["pairs"]), str(manifest["fingerprint"]), name
-
-    @classmethod
-    def open(cls, directory: Path, split: str) -> PreferenceRows:
-        """Open what `pack_preferences` wrote; each file's content is checked.
-
-        Raises: DataError that names the file which is missing, short or altered.
-        """
-        path = directory / f"{split}-preferences.json"
-        manifest = manifest_of_version(path, VERSION)
-        try:
-            files: list[FileRecord] = [manifest["files"][name] for name in ("tokens", "mask", "documents")]
-            verify_files(directory, files)
-            return cls([map_array(directory, file) for file in files], manifest, files[0]["file"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise DataError(f"{path}: the manifest must describe tokens, mask and documents: {error}", fix="pack again") from error
-
-    @property
-    def n_rows(self) -> int:
-        return len(self._tokens)
-
-    @property
-    def seq_len(self) -> int:
-        return self._tokens.shape[1] - 1
-
-    def row(self, index: int) -> Row:
-        """Return inputs, targets (IGNORE_INDEX outside the last answers) and document numbers, each (T,)."""
-        if not 0 <= index < self.n_rows:
-            raise IndexError(f"row must be in 0..{self.n_rows - 1}, got {index}")
-        tokens = self._tokens[index].astype(np.int64)
-        targets = np.where(self._mask[index, 1:], tokens[1:], IGNORE_INDEX)
-        return tokens[:-1], targets, self._documents[index, :-1].astype(np.int32)
+        super().__init__(arrays, manifest, name)
+        self.n_pairs, self.fingerprint = int(manifest["pairs"]), str(manifest["fingerprint"])
 
     def describe(self, index: int) -> list[dict[str, Any]]:
         """For each side of a pair in a row: the file, its number, its first token there and its tokens; padding is left out."""

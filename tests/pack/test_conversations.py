@@ -252,6 +252,6 @@ def test_a_mask_that_covers_a_prompt_or_nothing_is_refused(tmp_path: Path, damag
         mask[last] = False
     else:
         mask[last, -1] = True
-    wrong = ConversationRows(tokens, mask, np.array(rows._documents), {}, "train-tokens.npy")
+    wrong = ConversationRows([tokens, mask, np.array(rows._documents)], {"report": {}}, "train-tokens.npy")
     with pytest.raises(DataError, match=rf"train-tokens.npy: row {last}, token \d+: a (target that|conversation without)"):
         wrong.require_mask(ours)
