@@ -1,4 +1,4 @@
-"""Machines. In: this machine's /proc, and what `luthier doctor` measured. Out: rates and sizes to plan with. Next: report."""
+"""This machine. In: its /proc, and what `luthier doctor` measured. Out: rates and sizes to plan with. Next: gpus, report."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from luthier.errors import ConfigError
 from luthier.runs.files import read_json
 
 ASSUMED_UTILISATION = 0.4
@@ -22,12 +21,12 @@ BF16_FLAGS = frozenset(("avx512_bf16", "amx_bf16"))
 class Hardware:
     """What a plan needs to know of a machine.
 
-    Units: FLOP/s (dense), bytes/s, GiB, W
+    Units: FLOP/s (dense), bytes/s, GiB, W, US dollars an hour
     """
 
     name: str
     peak: dict[str, float]
-    """By type: `fp32`, `bf16`; what is missing is unknown or not there."""
+    """By type: `fp32`, `bf16`, `fp16`; what is missing is unknown or not there."""
     memory_gib: float
     bandwidth: float | None = None
     watts: float | None = None
@@ -37,6 +36,13 @@ class Hardware:
     """Whether bf16 products have units of their own; `None` leaves it to the measured rates."""
     utilisation: float | None = None
     """Share of the peak that an earlier run reached here; `None`: a share is assumed."""
+    count: int = 1
+    """So many of them train together; all figures are one's."""
+    interconnect: float | None = None
+    """Bytes/s that one sends to another, and receives at the same time."""
+    price_per_hour: float | None = None
+    """US dollars to rent one for an hour."""
+    price_source: str = ""
 
     @property
     def prefers_bf16(self) -> bool:
@@ -44,37 +50,6 @@ class Hardware:
         if self.bf16_units is not None:
             return self.bf16_units
         return self.peak.get("bf16", 0.0) > 1.2 * self.peak.get("fp32", 0.0)
-
-
-def _gpu(name: str, tflops: Mapping[str, float], memory_gib: float, gb_per_s: float, watts: float, source: str) -> Hardware:
-    peak = {kind: rate * 1e12 for kind, rate in tflops.items()}
-    return Hardware(name, peak, memory_gib, gb_per_s * 1e9, watts, source, on_gpu=True, bf16_units="bf16" in peak)
-
-
-TABLE: dict[str, Hardware] = {
-    "t4": _gpu("NVIDIA T4", {"fp32": 8.1}, 16, 320, 70, "NVIDIA T4 data sheet"),
-    "l4": _gpu("NVIDIA L4", {"bf16": 121, "fp32": 30.3}, 24, 300, 72, "NVIDIA L4 data sheet"),
-    "rtx3090": _gpu("NVIDIA RTX 3090", {"bf16": 71, "fp32": 35.6}, 24, 936, 350, "NVIDIA Ampere GA102 architecture paper"),
-    "rtx4090": _gpu("NVIDIA RTX 4090", {"bf16": 165.2, "fp32": 82.6}, 24, 1008, 450, "NVIDIA Ada architecture paper"),
-    "rtx5090": _gpu("NVIDIA RTX 5090", {"bf16": 209.5, "fp32": 104.8}, 32, 1792, 575, "NVIDIA RTX Blackwell architecture paper"),
-    "a100": _gpu("NVIDIA A100 80GB", {"bf16": 312, "fp32": 19.5}, 80, 2039, 400, "NVIDIA A100 data sheet"),
-    "h100": _gpu("NVIDIA H100 SXM", {"bf16": 989, "fp32": 67}, 80, 3350, 700, "NVIDIA H100 data sheet"),
-    "h200": _gpu("NVIDIA H200 SXM", {"bf16": 989, "fp32": 67}, 141, 4800, 700, "NVIDIA H200 data sheet"),
-    "mi300x": _gpu("AMD MI300X", {"bf16": 1307, "fp32": 163}, 192, 5300, 750, "AMD Instinct MI300X data sheet"),
-}
-"""Common GPUs by their makers' data sheets: dense rates, bf16 with fp32 accumulation, without sparsity."""
-
-
-def hardware(name: str, root: Path) -> Hardware:
-    """Look a machine up by its short name; `this` is the one we are on.
-
-    Raises: ConfigError for a name that is not in the table.
-    """
-    if name == "this":
-        return this_machine(root)
-    if name not in TABLE:
-        raise ConfigError(f"hardware {name!r} is not in the table", fix=f"known are: this, {', '.join(TABLE)}")
-    return TABLE[name]
 
 
 def this_machine(root: Path, device: str = "auto") -> Hardware:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from luthier.plan.hardware import this_machine
 from luthier.plan.report import plan
+from luthier.plan.text import plan_text
 from luthier.stages.output import print_json
 from luthier.stages.run import recipe_from
 
@@ -18,4 +19,4 @@ def plan_verb(arguments: Sequence[str], *, as_json: bool) -> None:
     if as_json:
         print_json(report.as_dict())
     else:
-        print(report.as_text())
+        print(plan_text(report))

@@ -10,6 +10,7 @@ from luthier.config.post import SftSection
 from luthier.config.training import PretrainSection
 from luthier.plan.horizon import StepRows, step_rows, steps_for
 from luthier.plan.report import plan
+from luthier.plan.text import plan_text
 
 GROWTHS = st.lists(st.tuples(st.integers(1, 9), st.integers(1, 20)), max_size=4).map(tuple)
 
@@ -58,7 +59,7 @@ def test_the_plan_counts_the_tokens_of_a_growing_batch() -> None:
     assert (report.first_rows_per_step, report.rows_per_step) == (8, 64) and plain.first_rows_per_step == plain.rows_per_step
     assert report.tokens is not None and 1_000_000 <= report.tokens < 1_000_000 + 16_384
     assert report.steps is not None and plain.steps is not None and report.steps > plain.steps
-    assert "each of 8, growing to 64 rows of 256 tokens" in report.as_text() and "growing" not in plain.as_text()
+    assert "each of 8, growing to 64 rows of 256 tokens" in plan_text(report) and "growing" not in plan_text(plain)
 
 
 def test_both_or_none_and_smaller_at_first() -> None:

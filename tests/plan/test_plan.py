@@ -17,6 +17,7 @@ from luthier.plan.horizon import steps_for
 from luthier.plan.memory import checkpoint_bytes, kv_cache_bytes_per_token, optimizer_bytes
 from luthier.plan.parameters import count
 from luthier.plan.report import plan
+from luthier.plan.text import plan_text
 from luthier.runs.files import write_json
 
 
@@ -103,7 +104,7 @@ def test_plan_speaks_and_refuses() -> None:
     assert report.params == count(resolve_model(recipe))["total"] and report.fits
     assert report.seconds is not None and report.training_flops is not None
     assert math.isclose(report.seconds, report.training_flops / (4e11 * report.utilisation))
-    text = report.as_text()
+    text = plan_text(report)
     assert f"{report.params:,}" in text and "tokens per parameter" in text
     with pytest.raises(ConfigError, match=rf"says 5, its dimensions give {report.params:,}"):
         plan(load_recipe([], ["expected_params=5", "model.n_kv_heads=2"]), None)

@@ -11,10 +11,12 @@ from pathlib import Path
 import pytest
 
 from luthier.config.load import load_recipe
-from luthier.plan.hardware import TABLE, Hardware
+from luthier.plan.gpus import TABLE
+from luthier.plan.hardware import Hardware
 from luthier.plan.horizon import bytes_per_token, micro_batch_rows, text_bytes
 from luthier.plan.report import plan
 from luthier.plan.scaling import expected_loss, hoffmann, kaplan
+from luthier.plan.text import plan_text
 
 LLM_MAKER_A = [
     "pretrain.tokens=200_015_872", "tokenizer.vocab_size=8192", "model.d_model=256", "model.n_layers=8", "model.d_ff=960",
@@ -39,7 +41,7 @@ def test_figures_follow_from_each_other() -> None:
     assert report.energy_kwh == pytest.approx(report.seconds * 100 / 3.6e6)
     assert report.decode_tokens_per_s == pytest.approx(2e10 / (2 * report.params))
     assert report.memory_gib == pytest.approx(sum(report.memory.values()) / 2**30)
-    assert report.fits is False and "does not fit into 0.5 GiB" in report.as_text()
+    assert report.fits is False and "does not fit into 0.5 GiB" in plan_text(report)
     assert report.uniform_loss == pytest.approx(math.log(8192))
 
 
@@ -55,7 +57,7 @@ def test_precision_is_what_the_trainer_would_take() -> None:
 def test_epochs_without_a_known_text() -> None:
     report = plan(load_recipe([], ["pretrain.epochs=2"]), SLOW)
     assert (report.steps, report.tokens, report.seconds, report.expected_loss) == (None, None, None, None)
-    assert "unknown" in report.as_text() and "epochs" in report.notes[0]
+    assert "unknown" in plan_text(report) and "epochs" in report.notes[0]
 
 
 def test_epochs_are_estimated_from_the_files(tmp_path: Path) -> None:
@@ -68,7 +70,7 @@ def test_epochs_are_estimated_from_the_files(tmp_path: Path) -> None:
     report = plan(recipe, None)
     assert report.tokens_estimated and report.tokens
     assert report.tokens == pytest.approx(2 * 0.98e6 / bytes_per_token(4096), rel=0.02)
-    assert "estimated" in report.as_text()
+    assert "estimated" in plan_text(report)
     given = plan(recipe, None, corpus_bytes=2_000_000)
     assert given.tokens == pytest.approx(2 * report.tokens, rel=0.05)
     (folder / "c.jsonl.zst").write_bytes(b"compressed")
@@ -124,7 +126,7 @@ def test_json_and_text() -> None:
     report = plan(load_recipe([], LLM_MAKER_A), TABLE["h100"])
     values = json.loads(json.dumps(report.as_dict()))
     assert values["params"] == 10_096_896 and values["expected_loss"]["low"] > 0
-    text = report.as_text()
+    text = plan_text(report)
     assert "10,096,896" in text and "3,052" in text and max(map(len, text.splitlines())) <= 140
     assert "  head" in text, "its memory"
     assert not any(line != line.rstrip() for line in text.splitlines())
