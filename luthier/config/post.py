@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from luthier.config.data import SourceConfig
+from luthier.config.model import ModelSection
 from luthier.config.section import Positive, Section, Share
 from luthier.config.training import CourseSection, ScheduleName, TrainingSection
 
 RESERVED = ("data", "tokenizer", "pack", "pretrain", "sft", "eval", "export", "report", "cache", "checkpoints", "logs")
 """Names that a stage of `[[post]]` may not have: they are taken in the store or in a run's directory."""
-StageName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]
+_STAGE_NAME = r"^[a-z0-9][a-z0-9_-]{0,31}$"
+StageName = Annotated[str, Field(pattern=_STAGE_NAME)]
 
 
 TaskName = Literal[
@@ -229,8 +232,10 @@ class DistillSection(PostTrainingSection):
 
     kind: Literal["distill"]
     """Which of `[[post]]`'s tables this is."""
-    teacher: str = Field(min_length=1)
-    """The larger model: a run's directory, a stage's output, or a checkpoint."""
+    teacher: str | None = Field(default=None, min_length=1)
+    """The larger model: a run's directory, a stage's output, or a checkpoint; default: the model before, where there is a `student`."""
+    student: ModelSection | None = None
+    """A table as `[model]`: a new model of this shape learns, instead of the model before. It wants a learning rate as in pretraining."""
     rows: Literal["pretrain", "sft"] = "pretrain"
     """What it learns on: the rows of pretraining, or the conversations of `[sft]`."""
     mix: Share = 0.5
@@ -241,6 +246,18 @@ class DistillSection(PostTrainingSection):
     """Optimizer steps; default: as `epochs` says."""
     epochs: float = Field(default=1.0, gt=0)
     """Passes over the rows."""
+
+    @model_validator(mode="after")
+    def _one_learns_from_another(self) -> DistillSection:
+        if self.teacher is None and self.student is None:
+            raise ValueError("give `teacher`, a larger model's run, or `student`, the shape of a new model that learns from the one before")
+        if self.student is not None and (self.lora_rank or self.student.logit_softcap is not None):
+            raise ValueError("a new `student` has nothing that adapters could leave as it is, and distillation knows no `logit_softcap`")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _as_it_was(self, values: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in values(self).items() if name != "student" or value is not None}
 
 
 class ProblemSourceConfig(SourceConfig):
@@ -272,9 +289,40 @@ class ProblemSourceConfig(SourceConfig):
         return self
 
 
+class RuleConfig(Section):
+    """A rule that gives each answer a number from 0 to 1, and the weight of that in a reward."""
+
+    rule: Literal["length", "ended", "distinct", "pattern", "constraint"]
+    """`length`: 1 from `at_least` to `at_most` tokens, less the further away; `ended`: 1 where the answer ended by itself; `distinct`: the
+    share of three-word phrases that were not there before; `pattern`: 1 where it is found; `constraint`: 1 where one of IFEval's is met."""
+    weight: float = 1.0
+    """Its weight; below 0 it is taken off."""
+    at_least: Positive = 1
+    """`length`: fewest tokens."""
+    at_most: Positive | None = None
+    """`length`: most tokens; default: no bound."""
+    pattern: str | None = None
+    """`pattern`: a regular expression."""
+    constraint: str | None = None
+    """`constraint`: its name, such as `detectable_format:number_bullet_lists`."""
+    settings: dict[str, Any] = Field(default_factory=dict)
+    """`constraint`: what it asks for, such as `{num_bullets = 3}`."""
+
+    @model_validator(mode="after")
+    def _what_it_needs(self) -> RuleConfig:
+        for name in ("pattern", "constraint"):
+            if (self.rule == name) != (getattr(self, name) is not None):
+                raise ValueError(f"`{name}` belongs to the rule {name!r}, and that needs it; this rule is {self.rule!r}")
+        if self.at_most is not None and self.at_most < self.at_least:
+            raise ValueError(f"`at_most` must not be below `at_least`, got {self.at_most} and {self.at_least}")
+        return self
+
+
 class GrpoSection(PostTrainingSection):
     """Reinforcement learning on groups of a model's own answers, with rewards that can be checked: GRPO and its relatives."""
 
+    later: ClassVar[tuple[str, ...]] = ("reward_model", "reward_weight", "rules")
+    """Settings that came later; at their defaults they decide nothing, so that earlier recipes are known by what they were."""
     kind: Literal["grpo"]
     """Which of `[[post]]`'s tables this is."""
     sources: tuple[ProblemSourceConfig, ...] = Field(min_length=1)
@@ -310,10 +358,17 @@ class GrpoSection(PostTrainingSection):
     """Tokens over which the reward for length falls."""
     repetition_weight: float = Field(default=0.0, ge=0)
     """Taken off an answer all of whose three-word phrases were there before, and a share of it for some."""
+    rules: tuple[RuleConfig, ...] = ()
+    """Tables of `RuleConfig`: further parts of the reward."""
+    reward_model: str | None = None
+    """A stage of kind `reward` that stands before this one, or the path of such a stage's output: its number for an answer is a part of
+    the reward."""
+    reward_weight: float = Field(default=1.0, gt=0)
+    """Weight of that part."""
     judge_seconds: float = Field(default=10.0, gt=0)
     """Longest time for one grading; one that hangs counts as 0."""
     eval_problems: Positive = 200
-    """Unseen problems that are answered, greedily, at each measurement; `val/loss` is 1 less the mean reward of the graders."""
+    """Unseen problems that are answered, greedily, at each measurement; `val/loss` is 1 less their mean reward."""
     validation_share: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.2
     """Share of problems that are never trained on, chosen by keyed hash."""
     keep_answers: Positive = 3
@@ -326,6 +381,16 @@ class GrpoSection(PostTrainingSection):
         if 0 < self.importance_cap < 1:
             raise ValueError(f"`importance_cap` must be 0 or at least 1, got {self.importance_cap}")
         return self
+
+    @property
+    def reward_stage(self) -> str | None:
+        """The stage of this recipe that `reward_model` names, if it is none of elsewhere."""
+        return self.reward_model if self.reward_model and re.fullmatch(_STAGE_NAME, self.reward_model) else None
+
+    @model_serializer(mode="wrap")
+    def _as_it_was(self, values: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        defaults = {name: type(self).model_fields[name].default for name in self.later}
+        return {name: value for name, value in values(self).items() if name not in defaults or getattr(self, name) != defaults[name]}
 
 
 POST_SECTIONS = (PostSftSection, DpoSection, DistillSection, GrpoSection, RewardSection)

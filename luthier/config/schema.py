@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from luthier.config.data import DataSection
 from luthier.config.model import ModelSection
-from luthier.config.post import RESERVED, PostSection, SftSection
+from luthier.config.post import RESERVED, GrpoSection, PostSection, SftSection
 from luthier.config.sampling import SamplingSection
 from luthier.config.section import Positive, Section
 from luthier.config.tokenization import TokenizerSection
@@ -97,6 +97,14 @@ class Recipe(Section):
         wrong = sorted({name for name in names if names.count(name) > 1 or name in RESERVED})
         if wrong:
             raise ValueError(f"post: each stage needs a name of its own, none of {', '.join(RESERVED)}; not {', '.join(wrong)}")
+        return self
+
+    @model_validator(mode="after")
+    def _rewards_come_from_before(self) -> Recipe:
+        for position, section in enumerate(self.post):
+            named = section.reward_stage if isinstance(section, GrpoSection) else None
+            if named is not None and named not in (one.name for one in self.post[:position] if one.kind == "reward"):
+                raise ValueError(f"post.{section.name}: `reward_model` names no stage of kind 'reward' before it, got {named!r}")
         return self
 
     def decides(self) -> dict[str, Any]:

@@ -93,13 +93,12 @@ def rewards_of(model: Decoder, conversations: Sequence[Sequence[int]], token: in
     """
     if any(len(ids) < 2 for ids in conversations):
         raise ValueError("a conversation with an answer has two tokens at least")
-    longest = max((len(ids) for ids in conversations), default=2) - 1
 
     def attempt(at_once: int) -> list[float]:
         found: list[float] = []
         for start in range(0, len(conversations), at_once):
             some = conversations[start : start + at_once]
-            inputs = torch.zeros(len(some), longest, dtype=torch.int64)
+            inputs = torch.zeros(len(some), max(map(len, some)) - 1, dtype=torch.int64)  # (B, T)
             for row, ids in enumerate(some):
                 inputs[row, : len(ids) - 1] = torch.tensor(ids[:-1])  # what stands behind an answer is not seen from it
             hidden = model(inputs.to(device))  # (B, T, D)

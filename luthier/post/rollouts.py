@@ -53,7 +53,7 @@ class ProblemRows:
         self, problems: Sequence[Problem], system: Sequence[Message], tokenizer: Tokenizer, max_new_tokens: int, context: int
     ) -> None:
         """Raises: DataError when none is left."""
-        rendered = [(one, render_prompt([*system, *one.prompt], tokenizer)) for one in problems]
+        rendered = [(one, render_prompt(one.behind(system), tokenizer)) for one in problems]
         kept = [(one, ids) for one, ids in rendered if len(ids) + max_new_tokens <= context]
         if not kept:
             raise DataError(
@@ -112,7 +112,7 @@ class Rollouts:
         engine: Engine,
         tokenizer: Tokenizer,
         rows: ProblemRows,
-        reward: Callable[[Problem, Answer], Reward],
+        reward: Callable[[Sequence[Problem], Sequence[Answer]], Sequence[Reward]],
         settings: GrpoSection,
         seed: int,
         reference: Decoder | None = None,
@@ -135,10 +135,8 @@ class Rollouts:
         completions = generate_batch(
             self._engine, prompts, settings, seeds, stop_ids=stop_ids, banned_ids=banned_ids, rows_at_once=ROWS_AT_ONCE
         )
-        rewards = [
-            self._reward(rows.problems[problem], answer_of(completion, self._tokenizer))
-            for problem, completion in zip(asked, completions, strict=True)
-        ]
+        said = [answer_of(completion, self._tokenizer) for completion in completions]
+        rewards = self._reward([rows.problems[problem] for problem in asked], said)
         batch = self._batch([Sampled(*one) for one in zip(prompts, completions, rewards, strict=True)])
         self._engine.model.train()
         return batch

@@ -3,25 +3,46 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from luthier.config.post import GrpoSection
+from luthier.config.schema import Recipe
 from luthier.errors import DataError
+from luthier.stages.reward import reward_checkpoint
 from luthier.stages.stage import Job, Outcome, Stage, follows
 from luthier.stages.tuning import fingerprints, optim_at, prompted_settings, system_messages
+from luthier.tasks.conversation import Message
 from luthier.tasks.problems import Problem
 
 if TYPE_CHECKING:
     from luthier.generate.engine import Engine
+    from luthier.post.rewards import Part, Rewards
     from luthier.post.rollouts import ProblemRows, RolloutLoader
     from luthier.tasks.grading.judge import Judge
     from luthier.tokenizer.tokenizer import Tokenizer
+    from luthier.train.device import Compute
 
 
 def _sources(section: GrpoSection, cache: Path) -> dict[str, str]:
-    return fingerprints(((i, source) for i, source in enumerate(section.sources) if not source.builtin), cache)
+    """What is read, and a reward model from elsewhere, which is known by its weights wherever it lies."""
+    from luthier.runs.manifest import read_manifest
+    from luthier.train.checkpoint import MANIFEST
+
+    found = fingerprints(((i, source) for i, source in enumerate(section.sources) if not source.builtin), cache)
+    if section.reward_model is not None and section.reward_stage is None:
+        manifest = read_manifest(reward_checkpoint(Path(section.reward_model)) / MANIFEST)
+        assert manifest is not None
+        found["reward_model"] = str(manifest["weights_sha256"])
+    return found
+
+
+def _settings(section: GrpoSection, recipe: Recipe) -> dict[str, Any]:
+    settings = prompted_settings("grpo", section, recipe)
+    settings["grpo"].pop("reward_model", None)
+    return settings
 
 
 def build_problems(section: GrpoSection, seed: int, cache: Path) -> tuple[list[Problem], list[Problem], list[dict[str, Any]]]:
@@ -34,13 +55,19 @@ def build_problems(section: GrpoSection, seed: int, cache: Path) -> tuple[list[P
     from luthier.data.split import keyed_hash
     from luthier.tasks.problems import arithmetic, read_problems
 
-    train, unseen, counts = list[Problem](), list[Problem](), list[dict[str, Any]]()
+    train, unseen, counts, seen = list[Problem](), list[Problem](), list[dict[str, Any]](), set[str]()
     for source in section.sources:
         report = SourceReport(source.label)
         if source.builtin:
             sides = arithmetic(seed, source.digits, source.operations, section.validation_share)
         else:
-            found = list({one.id: one for one in read_problems(read_source(source, cache, report), source.problems, report.drop)}.values())
+            found = list[Problem]()
+            for one in read_problems(read_source(source, cache, report), source.problems, report.drop):
+                if one.id in seen:
+                    report.drop("duplicate")
+                    continue
+                seen.add(one.id)
+                found.append(one)
             held_out = {one.id for one in found if keyed_hash(seed, one.id) < section.validation_share * 2**64}
             sides = [one for one in found if one.id not in held_out], [one for one in found if one.id in held_out]
         if source.limit is not None:
@@ -54,8 +81,8 @@ def build_problems(section: GrpoSection, seed: int, cache: Path) -> tuple[list[P
     return train, sorted(unseen, key=lambda one: hashlib.blake2b(one.id.encode()).digest())[: section.eval_problems], counts
 
 
-def _measure(engine: Engine, tokenizer: Tokenizer, judge: Judge, unseen: ProblemRows, section: GrpoSection) -> dict[str, float]:
-    """Answer unseen problems greedily: the mean reward of the graders, the share that is wholly right, the share that ended, the length."""
+def _measure(engine: Engine, tokenizer: Tokenizer, rewards: Rewards, unseen: ProblemRows, section: GrpoSection) -> dict[str, float]:
+    """Answer unseen problems greedily: the mean reward, the share ended, the length; of those with a grader the share wholly right."""
     from luthier.config.sampling import SamplingSection
     from luthier.generate.batch import generate_batch
     from luthier.generate.chat import chat_banned_ids, chat_stop_ids
@@ -65,12 +92,13 @@ def _measure(engine: Engine, tokenizer: Tokenizer, judge: Judge, unseen: Problem
     stop_ids, banned_ids = chat_stop_ids(tokenizer), chat_banned_ids(tokenizer, engine.model.config.vocab_size)
     completions = generate_batch(engine, unseen.prompts, greedy, [0] * unseen.n_rows, stop_ids=stop_ids, banned_ids=banned_ids)
     said = [answer_of(one, tokenizer) for one in completions]
-    graded = [judge.grade(one, answer.text).reward if one.grader else 0.0 for one, answer in zip(unseen.problems, said, strict=True)]
-    mean = sum(graded) / len(graded)
+    found = rewards(unseen.problems, said)
+    graded = [one.grade for one in found if one.grade is not None]
+    mean = sum(one.total for one in found) / len(found)
     return {
         "val/loss": 1.0 - mean,
         "val/reward": mean,
-        "val/exact": sum(reward == 1.0 for reward in graded) / len(graded),
+        **({"val/exact": sum(grade == 1.0 for grade in graded) / len(graded)} if graded else {}),
         "val/ended": sum(answer.ended for answer in said) / len(said),
         "val/length": sum(answer.tokens for answer in said) / len(said),
     }
@@ -81,6 +109,26 @@ def _best(loader: RolloutLoader, tokenizer: Tokenizer, count: int) -> list[tuple
     return [
         (f"reward {reward:.3f}: {tokenizer.decode(prompt)}", tokenizer.decode(said).strip()) for reward, prompt, said in loader.best(count)
     ]
+
+
+def _parts(
+    job: Job, section: GrpoSection, judge: Judge, tokenizer: Tokenizer, system: Sequence[Message], compute: Compute
+) -> list[tuple[float, Part]]:
+    """The parts of the reward beside the grader's: rules, and the reward model."""
+    from luthier.post.rules import learned, rules
+    from luthier.stages.sft import require_same_template
+    from luthier.stages.training import final_checkpoint
+    from luthier.train.checkpoint import load_model
+
+    parts = rules(section.rules, judge)
+    if section.reward_model is None:
+        return parts
+    stage = section.reward_stage
+    path = reward_checkpoint(Path(section.reward_model)) if stage is None else final_checkpoint(job.inputs[stage])
+    model, its_own = load_model(path, compute.device)
+    require_same_template(tokenizer, its_own, path)
+    model.compute_dtype, model.attention = compute.dtype, compute.attention
+    return [*parts, (section.reward_weight, learned(model.eval(), tokenizer, system, compute.device))]
 
 
 def _run(job: Job, section: GrpoSection, before: str) -> Outcome:
@@ -126,19 +174,23 @@ def _run(job: Job, section: GrpoSection, before: str) -> Outcome:
         job.progress.warn(f"{section.name}: {text}")
 
     with Judge(section.judge_seconds) as judge:
-        rollouts = Rollouts(engine, tokenizer, rows, Rewards(judge, section, warn), section, seed, reference)
+        rewards = Rewards(judge, section, warn, _parts(job, section, judge, tokenizer, system, compute))
+        rollouts = Rollouts(engine, tokenizer, rows, rewards, section, seed, reference)
         loader = RolloutLoader(rollouts, rows, section, seed, job.directory / "rollouts", writes=not follows())
 
         def validate() -> dict[str, float]:
             kept = checkpoints(job.directory / "checkpoints")
             loader.forget(step_of(kept[0]) if kept else 0)
-            return {**_measure(engine, tokenizer, judge, held_out, section), **onlooker.regression()}
+            return {**_measure(engine, tokenizer, rewards, held_out, section), **onlooker.regression()}
 
         def sample() -> list[tuple[str, str]]:
             return [*onlooker.answers(), *_best(loader, tokenizer, section.keep_answers)]
 
-        start = _measure(engine, tokenizer, judge, held_out, section)
-        job.progress.say(f"{section.name}: before it {start['val/exact']:.1%} of {held_out.n_rows} unseen problems are right")
+        start = _measure(engine, tokenizer, rewards, held_out, section)
+        right = f", {start['val/exact']:.1%} right" if "val/exact" in start else ""
+        job.progress.say(
+            f"{section.name}: before it {held_out.n_rows} unseen problems have a mean reward of {start['val/reward']:.3f}{right}"
+        )
         optim = optim_at(recipe, section.lr)
         given = (job, section.name, settings, optim, model, tokenizer, rows, section.steps, compute, course(section, section.steps))
         objective, optimizer = PolicyObjective(section, warn), low_rank(section, seed)
@@ -154,9 +206,9 @@ def stage_after(section: GrpoSection, before: str) -> Stage:
     """Reinforcement learning of `[[post]]`, which begins with the model of the stage `before`."""
     return Stage(
         section.name,
-        ("tokenizer", "pack", before),
+        ("tokenizer", "pack", before, *([section.reward_stage] if section.reward_stage else [])),
         lambda job: _run(job, section, before),
-        lambda recipe: prompted_settings("grpo", section, recipe),
+        lambda recipe: _settings(section, recipe),
         lambda recipe, cache: _sources(section, cache),
         trains=True,
     )

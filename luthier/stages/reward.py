@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from functools import partial
+from pathlib import Path
 
 from luthier.config.post import RewardSection
+from luthier.errors import ConfigError
 from luthier.stages.dpo import pack_pairs, pair_sources
 from luthier.stages.stage import Job, Outcome, Stage
 from luthier.stages.tuning import optim_at, prompted_settings, system_messages
@@ -44,6 +46,21 @@ def _run(job: Job, section: RewardSection, before: str) -> Outcome:
     outcome = run_training(Training(*given, list, objective=objective, optimizer=optimizer))
     said = {"reward_sha256" if name == "weights_sha256" else name: value for name, value in outcome.summary.items()}
     return Outcome(outcome.fingerprint, {"preferences": made["splits"], "sources": made["sources"], **said})
+
+
+def reward_checkpoint(path: Path) -> Path:
+    """The checkpoint of a reward model: a path itself, or the last one of a stage's output.
+
+    Raises: ConfigError when there is none, or it is of another training
+    """
+    from luthier.runs.manifest import read_manifest
+    from luthier.train.checkpoint import MANIFEST, checkpoints
+
+    found = path if (path / MANIFEST).is_file() else next(reversed(checkpoints(path / "checkpoints")), None)
+    manifest = None if found is None else read_manifest(found / MANIFEST)
+    if found is None or manifest is None or "reward" not in manifest["settings"].get("settings", {}):
+        raise ConfigError(f"reward_model: {path} has no checkpoint of a reward model", fix="give the output of a stage of kind 'reward'")
+    return found
 
 
 def stage_after(section: RewardSection, before: str) -> Stage:

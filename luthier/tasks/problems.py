@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from luthier.errors import ConfigError
-from luthier.tasks import fields
+from luthier.tasks import auto, fields, messages
 from luthier.tasks.choices import lettered
-from luthier.tasks.conversation import Message, Unfit, content_id
+from luthier.tasks.conversation import Message, Unfit, content_id, in_turn
 from luthier.tasks.grading.constraints import CONSTRAINTS
 from luthier.tasks.grading.number import last_box
 from luthier.tasks.questions import without_annotations
@@ -34,6 +34,10 @@ class Problem:
     answer: str
     grader: str
     id: str
+
+    def behind(self, system: Iterable[Message]) -> list[Message]:
+        """The prompt behind a system message, unless it has its own."""
+        return [*(() if self.prompt[0].role == "system" else system), *self.prompt]
 
 
 def problem(question: str | Iterable[Message], answer: str, grader: str) -> Problem:
@@ -97,10 +101,21 @@ def of_constraints(record: Mapping[str, Any]) -> Problem:
 
 
 def of_prompts(record: Mapping[str, Any]) -> Problem:
-    """Read `prompt`, `question` or `instruction` (with `input`) alone: nothing is graded, the reward comes from elsewhere.
+    """Read a conversation of any shape up to its last answer, or what is asked alone; nothing is graded, the reward comes from elsewhere.
 
+    What is asked alone are messages that end with the user's, or `prompt`, `question` or `instruction` (with `input`).
     Raises: Unfit
     """
+    for name in ("prompt", "messages"):
+        if isinstance(record.get(name), list):
+            turns = messages.named_turns(fields.items(record, name), "role", "content", messages.ROLES)
+            if turns and turns[-1][0] == "user":
+                turns.append(("assistant", "-"))
+            return problem(in_turn(turns, "").messages[:-1], "", "")
+    if any(fields.has(record, task.FIELDS) for task in auto.BY_FIELDS.values()):
+        for one in auto.conversations(record, ""):
+            return problem(one.messages[:-1], "", "")
+        raise Unfit("no_conversation")
     asked = fields.text(record, ("prompt", "question", "instruction"), "question")
     given = fields.optional(record, "input")
     return problem(f"{asked}\n\n{given}" if given else asked, "", "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,8 @@ TOKENIZER = small_tokenizer()
 SYSTEM = [Message("system", "Add.")]
 
 
-def worth(_: Problem, answer: Answer) -> Reward:
-    return Reward(1.0 / answer.tokens)
+def worth(_: Sequence[Problem], answers: Sequence[Answer]) -> list[Reward]:
+    return [Reward(1.0 / answer.tokens) for answer in answers]
 
 
 def loader(settings: GrpoSection, directory: Path, seed: int = 1) -> tuple[RolloutLoader, Engine]:
@@ -116,18 +117,18 @@ class Faulty:
 
 
 def test_rewards_add_up_and_what_fails_counts_nothing_and_is_said() -> None:
-    def rule(_: Problem, text: str) -> float:
-        if text == "raise":
+    def rule(_: Sequence[Problem], answers: Sequence[Answer]) -> list[float]:
+        if "raise" in (answer.text for answer in answers):
             raise RuntimeError("no such thing")
-        return float("nan") if text == "nan" else 0.5
+        return [float("nan") if answer.text == "nan" else 0.5 for answer in answers]
 
     said: list[str] = []
     settings = section(grader_weight=2.0, length_weight=1.0, length_margin=4, repetition_weight=1.0)
     rewards = Rewards(Faulty(), settings, said.append, [(0.1, rule)])
     asked = problem("1 + 1 =", "2", "number")
-    assert rewards(asked, Answer("2", 2, True)) == Reward(2.05)
-    assert rewards(asked, Answer("2", 9, False)).total == pytest.approx(1.05)
-    assert rewards(asked, Answer("a b c a b c", 2, True)).total == pytest.approx(2.05 - 0.25)
-    for text, total in (("hang", 0.05), ("raise", 2.0), ("nan", 2.0), ("hang", 0.05)):
-        assert rewards(asked, Answer(text, 2, True)) == Reward(pytest.approx(total), 1)
-    assert len(said) == 3 and "took longer" in said[0] and "no such thing" in said[1]
+    first = [Answer("2", 2, True), Answer("2", 9, False), Answer("a b c a b c", 2, True)]
+    assert [one.total for one in rewards([asked] * 3, first)] == [2.05, pytest.approx(1.05), pytest.approx(2.05 - 0.25)]
+    assert rewards([problem("Hello.", "", "")], first[:1]) == [Reward(0.05, 0, None)]
+    for text, total, grade in (("hang", 0.05, 0.0), ("raise", 2.0, 1.0), ("nan", 2.0, 1.0), ("hang", 0.05, 0.0)):
+        assert rewards([asked], [Answer(text, 2, True)]) == [Reward(pytest.approx(total), 1, grade)]
+    assert len(said) == 3 and "took longer" in said[0] and "no such thing" in said[1] and "gave nan" in said[2]

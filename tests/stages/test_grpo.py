@@ -8,10 +8,17 @@ from pathlib import Path
 import pytest
 
 from luthier.cli import call
+from luthier.config.load import load_recipe
+from luthier.config.post import GrpoSection
+from luthier.config.schema import Recipe
+from luthier.config.write import recipe_toml
+from luthier.errors import ConfigError
 from luthier.post.policy import PolicyObjective
 from luthier.post.rollouts import Rollouts
+from luthier.stages.order import load_stage
 from luthier.tasks.grading.judge import Grade, Judge
 from tests.stages.conftest import make_tiny
+from tests.stages.test_dpo import NOUNS, write_pairs
 from tests.stages.test_pipeline import run_json
 from tests.stages.test_post import SMALL
 
@@ -81,3 +88,61 @@ def test_a_grader_that_fails_does_not_end_it(tmp_path: Path, capsys: pytest.Capt
     (log,) = (tmp_path / "runs" / "store" / "learn").glob("*/metrics.jsonl")
     rows = [row for line in log.read_text().splitlines() if "train/loss" in (row := json.loads(line))]
     assert {(row["post/faults"], row["post/equal_groups"], row["train/loss"]) for row in rows} == {(1.0, 1.0, 0.0)}
+
+
+def banked(tmp_path: Path, judge: str = "judge", more: str = "") -> str:
+    """A reward model, and training by it and by a rule on a bank of prompts."""
+    pairs, bank = write_pairs(tmp_path / "pairs.jsonl"), tmp_path / "bank.jsonl"
+    chats = [{"messages": [{"role": "user", "content": f"What is the {noun}?"}, {"role": "assistant", "content": "A."}]} for noun in NOUNS]
+    bank.write_text("".join(json.dumps(chat) + "\n" for chat in [*chats, *chats, {"messages": [{"content": "?"}]}]))
+    reward = (
+        f'{{kind="reward", name="judge", global_batch_tokens = 256, validation_share = 0.2, lr = 2e-3, epochs = 2, sources = ["{pairs}"]}}'
+    )
+    rules = '[{rule = "ended", weight = 0.5}]'
+    source = f'sources=[{{problems="prompts", path="{bank}"}}], validation_share = 0.3'
+    return f'post=[{reward}, {{kind="grpo", name="learn", {SHAPE}, {more} reward_model="{judge}", rules={rules}, {source}}}]'
+
+
+def test_a_bank_of_prompts_with_a_learned_reward(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tiny = [*make_tiny(tmp_path), *SMALL, "pack.seq_len=64", "--until", "learn"]
+    made = run_json([*tiny, banked(tmp_path)], capsys)
+    run = Path(made["run"])
+    rows = [json.loads(line) for line in (run / "learn" / "metrics.jsonl").read_text().splitlines()]
+    assert all("val/exact" not in row for row in rows) and any("val/reward" in row for row in rows)
+    assert len({row["post/reward"] for row in rows if "post/reward" in row}) > 1
+    stage = json.loads((run / "learn" / "stage.json").read_text())
+    (bank,) = stage["summary"]["problems"]
+    assert bank["problems"] + bank["unseen"] == len(NOUNS) and bank["dropped"] == {"duplicate": len(NOUNS), "missing_role": 1}
+    assert set(stage["inputs"]) == {"tokenizer", "pack", "sft", "judge", "source.0"}
+
+    elsewhere = run_json([*tiny, banked(tmp_path, str((run / "judge").resolve()))], capsys)
+    assert elsewhere["weights_sha256"] == made["weights_sha256"], "the same reward model by its path"
+    other = run_json([*tiny, banked(tmp_path), "post.judge.epochs=1"], capsys)
+    assert [stage["cached"] for stage in other["stages"][-2:]] == [False, False]
+    assert other["weights_sha256"] != made["weights_sha256"]
+    assert call(["run", *tiny, banked(tmp_path, str((run / "sft").resolve()))]) == 2
+    assert "no checkpoint of a reward model" in capsys.readouterr().err
+
+
+def test_a_reward_model_stands_before_what_it_rewards(tmp_path: Path) -> None:
+    arguments = [str(make_tiny(tmp_path)[0])]
+    recipe = load_recipe(arguments, [banked(tmp_path)])
+    assert load_stage("learn", recipe).needs == ("tokenizer", "pack", "sft", "judge")
+    with pytest.raises(ConfigError, match="no stage of kind 'reward' before it, got 'critic'"):
+        load_recipe(arguments, [banked(tmp_path, "critic")])
+
+
+def test_settings_that_came_later_leave_earlier_keys_alone(tmp_path: Path) -> None:
+    recipe = load_recipe([str(make_tiny(tmp_path)[0])], [posted()])
+    later = set(GrpoSection.later)
+    assert later and not later & set(load_stage("learn", recipe).settings(recipe)["grpo"]) and not later & set(recipe.decides()["post"][0])
+    assert {"grader_weight", "clip_eps_high"} <= set(recipe.decides()["post"][0])
+    ruled = load_recipe([str(make_tiny(tmp_path)[0])], [posted('rules = [{rule = "ended"}],')])
+    assert load_stage("learn", ruled).settings(ruled)["grpo"]["rules"][0]["rule"] == "ended"
+    assert load_recipe_text(recipe_toml(ruled), tmp_path).post == ruled.post
+
+
+def load_recipe_text(text: str, directory: Path) -> Recipe:
+    path = directory / "written.toml"
+    path.write_text(text)
+    return load_recipe([str(path)])

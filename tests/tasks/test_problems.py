@@ -79,6 +79,36 @@ def test_prompts_have_no_grader() -> None:
     assert (one.prompt[0].content, one.answer, one.grader) == ("Say.\n\nit", "", "")
 
 
+def turns(*said: str) -> list[dict[str, str]]:
+    return [{"role": "assistant" if i % 2 else "user", "content": text} for i, text in enumerate(said)]
+
+
+@pytest.mark.parametrize(
+    ("record", "prompt"),
+    [
+        ({"messages": turns("a", "b")}, ["a"]),
+        ({"messages": turns("a", "b", "c", "d")}, ["a", "b", "c"]),
+        ({"messages": turns("a", "b", "c")}, ["a", "b", "c"]),
+        ({"prompt": turns("a"), "chosen": turns("a", "b"), "rejected": turns("a", "c")}, ["a"]),
+        ({"prompt": [{"role": "system", "content": "s"}, *turns("a")]}, ["s", "a"]),
+        ({"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]}, ["a"]),
+        ({"instruction": "a", "input": "<noinput>", "output": "b"}, ["a"]),
+        ({"question": "a", "answer": "b"}, ["a"]),
+        ({"prompt": "a", "chosen": "b", "rejected": "c"}, ["a"]),
+    ],
+)
+def test_a_bank_of_prompts_takes_conversations_of_every_shape(record: dict[str, Any], prompt: list[str]) -> None:
+    (one,) = read_problems([record], "prompts")
+    assert [message.content for message in one.prompt] == prompt and (one.answer, one.grader) == ("", "")
+
+
+def test_what_is_no_prompt_is_counted() -> None:
+    why = Counter[str]()
+    records: list[dict[str, Any]] = [{"messages": []}, {"messages": [{"content": "a"}]}, {"messages": turns("", "b")}, {"text": "a"}]
+    assert list(read_problems(records, "prompts", lambda reason: why.update([reason]))) == []
+    assert why == {"no_answer": 1, "missing_role": 1, "empty_message": 1, "missing_field": 1}
+
+
 def test_sums_to_train_on_are_not_the_unseen_ones() -> None:
     known, unseen = arithmetic(7, 1, "+-")
     given = {record["question"] for record in sums(7, 1, "+-")}
