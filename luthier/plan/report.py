@@ -10,7 +10,7 @@ from luthier.config.load import resolve_model
 from luthier.config.model import ModelConfig
 from luthier.config.schema import Recipe
 from luthier.errors import ConfigError
-from luthier.plan.architectures import OWN, why_none
+from luthier.plan.architectures import why_none
 from luthier.plan.compute import forward_flops_per_token, six_n, training_flops_per_token
 from luthier.plan.hardware import ASSUMED_UTILISATION, Hardware
 from luthier.plan.horizon import bytes_per_token, micro_batch_rows, step_rows, steps_for, text_bytes
@@ -151,7 +151,7 @@ def _precision(asked: str, hardware: Hardware | None) -> str:
 def _notes(config: ModelConfig, steps: int | None, hardware: Hardware | None, peak: float | None, seconds: float | None) -> tuple[str, ...]:
     notes: list[str] = []
     if reason := why_none(config):
-        notes.append(f"export: own class {OWN} (trust_remote_code); {reason}")
+        notes.append(f"it cannot be exported: {reason}")
     if steps is None:
         notes.append("the horizon is in epochs: steps, tokens and time are known once the text is packed")
     if hardware is not None and not peak:
