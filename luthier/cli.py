@@ -15,7 +15,7 @@ import typer
 import typer.core
 
 from luthier.errors import Interrupted, LuthierError, Terminated
-from luthier.stages.verbs import Json, Recipes, Root, add_sft_verbs, add_tokenizer_verbs
+from luthier.stages.verbs import Json, Recipes, Root, add_dpo_verbs, add_plan_verbs, add_sft_verbs, add_tokenizer_verbs
 
 app = typer.Typer(
     name="luthier",
@@ -47,6 +47,7 @@ def _group(name: str, does: str, first: str) -> typer.Typer:
 
 tokenizer_app = _group("tokenizer", "Make a recipe's tokenizer; import, show, compare tokenizers.", "train")
 sft_app = _group("sft", "Fine-tune a recipe's model on conversations; show what is learned of them.", "train")
+dpo_app = _group("dpo", "Train a recipe's model on preferred answers; show what is learned of them.", "train")
 data_app = _group("data", "Make a recipe's documents; show what was kept and what was left out.", "build")
 
 _USAGE_ERROR: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
@@ -82,14 +83,7 @@ def run(
     return run_verb(arguments, as_json=json, until=until, then_chat=chat, budget=budget, restarts=at_most, resume=resume, allow=allow or ())
 
 
-@app.command()
-def plan(arguments: Recipes, json: Json = False) -> None:
-    """Say what a recipe needs, before it runs.
-
-    Parameters, memory, time, disk and expected loss."""
-    from luthier.stages.plan import plan_verb
-
-    plan_verb(arguments, as_json=json)
+add_plan_verbs(app)
 
 
 @app.command()
@@ -144,7 +138,7 @@ def _stage_verb(name: str, help_text: str, group: typer.Typer = app, verb_name: 
     group.command(verb_name or name, help=help_text)(verb)
 
 
-def _training_verb(name: str, help_text: str, group: typer.Typer = app, verb_name: str | None = None) -> None:
+def _training_verb(name: str, help_text: str, group: typer.Typer = app, verb_name: str | None = None, kind: str | None = None) -> None:
     def verb(
         arguments: Recipes,
         json: Json = False,
@@ -157,7 +151,8 @@ def _training_verb(name: str, help_text: str, group: typer.Typer = app, verb_nam
         from luthier.stages.run import run_verb
 
         at_most = restarts if supervise else None
-        return run_verb(arguments, as_json=json, until=name, budget=budget, restarts=at_most, resume=resume, allow=allow or ())
+        until = name if kind is None else None
+        return run_verb(arguments, as_json=json, until=until, kind=kind, budget=budget, restarts=at_most, resume=resume, allow=allow or ())
 
     group.command(verb_name or name, help=help_text)(verb)
 
@@ -166,10 +161,13 @@ _stage_verb("tokenizer", "Run a recipe up to its tokenizer.", tokenizer_app, "tr
 _stage_verb("pack", "Run a recipe up to its token shards.")
 _training_verb("pretrain", "Run a recipe up to its base model.")
 _training_verb("sft", "Run a recipe up to its tuned model.", sft_app, "train")
+_training_verb("dpo", "Run a recipe up to its last training on preferred answers.", dpo_app, "train", kind="dpo")
+_training_verb("grpo", "Run a recipe up to its last training on the model's own answers.", kind="grpo")
 _stage_verb("eval", "Run a recipe up to its evaluation.")
 # behind the first verb of each group, which is the one that may be left out
 add_tokenizer_verbs(tokenizer_app)
 add_sft_verbs(sft_app)
+add_dpo_verbs(dpo_app)
 
 
 @app.command()

@@ -28,17 +28,25 @@ def load_recipe(paths: Sequence[str | Path], overrides: Iterable[str] = ()) -> R
     Raises: ConfigError with every problem at once.
     Example: `load_recipe(["recipes/quickstart.toml"], ["optim.lr=1e-3", 'data.sources=["my_folder"]', "post.dpo.beta=0.2"])`
     """
+    return validate(read_settings(paths, overrides))
+
+
+def read_settings(paths: Sequence[str | Path], overrides: Iterable[str] = ()) -> dict[str, Any]:
+    """What recipes and overrides say, laid over each other and not yet validated.
+
+    Raises: ConfigError
+    """
     merged: dict[str, Any] = {}
     for path in paths:
-        merged = _merge(merged, _read_toml(Path(path)))
+        merged = lay_over(merged, _read_toml(Path(path)))
     for override in overrides:
-        merged = _merge(merged, _parse_override(override))
+        merged = lay_over(merged, _parse_override(override))
     if paths:
-        merged = _merge({"run": {"name": Path(paths[0]).stem}}, merged)
+        merged = lay_over({"run": {"name": Path(paths[0]).stem}}, merged)
     environment_root = os.environ.get("LUTHIER_RUNS")
     if environment_root and "root" not in merged.get("runs", {}):
         merged.setdefault("runs", {})["root"] = environment_root
-    return validate(merged)
+    return merged
 
 
 def validate(values: Mapping[str, Any]) -> Recipe:
@@ -128,7 +136,7 @@ def _parse_override(text: str) -> dict[str, Any]:
     return value
 
 
-def _merge(base: Mapping[str, Any], over: Mapping[str, Any], path: tuple[str, ...] = ()) -> dict[str, Any]:
+def lay_over(base: Mapping[str, Any], over: Mapping[str, Any], path: tuple[str, ...] = ()) -> dict[str, Any]:
     """Lay `over` onto `base`; a newly given member of an exactly-one-of group replaces the older one."""
     merged = dict(base)
     for section, group in _ONE_OF:
@@ -140,7 +148,7 @@ def _merge(base: Mapping[str, Any], over: Mapping[str, Any], path: tuple[str, ..
             merged[key] = _merge_tables(cast("list[Any]", old), cast("dict[str, Any]", value), (*path, key))
             continue
         both = isinstance(old, dict) and isinstance(value, dict)
-        merged[key] = _merge(cast("dict[str, Any]", old), cast("dict[str, Any]", value), (*path, key)) if both else value
+        merged[key] = lay_over(cast("dict[str, Any]", old), cast("dict[str, Any]", value), (*path, key)) if both else value
     return merged
 
 
@@ -155,7 +163,7 @@ def _merge_tables(tables: Sequence[Any], over: Mapping[str, Any], path: tuple[st
         known = ", ".join(str(name) for name in names if name) or "none"
         raise ConfigError(f"{'.'.join(path)}.{unknown}: there is no table of that name", fix=f"names are: {known}")
     return [
-        _merge(table, over[str(name)], (*path, str(name))) if isinstance(over.get(str(name)), dict) else table
+        lay_over(table, over[str(name)], (*path, str(name))) if isinstance(over.get(str(name)), dict) else table
         for name, table in zip(names, tables, strict=True)
     ]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 from pydantic import BaseModel
@@ -24,6 +25,34 @@ def recipe_toml(recipe: Recipe) -> str:
         for key in type(section).model_fields:
             lines += _field(section, key)
     return "\n".join(lines) + "\n"
+
+
+def settings_toml(settings: Mapping[str, Any], comments: Mapping[str, str]) -> str:
+    """Write nested tables as a recipe; `comments` are by dotted name."""
+    return "\n".join(_table("", settings, comments)).strip() + "\n"
+
+
+def _table(path: str, table: Mapping[str, Any], comments: Mapping[str, str], title: str = "") -> Iterator[str]:
+    """Lines of a table: its title and its values, then the tables in it."""
+    inner = {key: tables for key, value in table.items() if (tables := _tables(value))}
+    plain = {key: value for key, value in table.items() if key not in inner}
+    if title and plain:
+        yield from ("", title)
+        if meaning := comments.get(path):
+            yield f"# {meaning}"
+    for key, value in plain.items():
+        meaning = comments.get(f"{path}.{key}")
+        yield f"{key} = {_toml(value)}  # {meaning}" if meaning else f"{key} = {_toml(value)}"
+    for key, tables in inner.items():
+        name = f"{path}.{key}".strip(".")
+        for one in tables:
+            yield from _table(name, one, comments, f"[{name}]" if isinstance(table[key], dict) else f"[[{name}]]")
+
+
+def _tables(value: Any) -> list[dict[str, Any]]:
+    """The tables that a value is: one, several, or none."""
+    found = [cast("dict[str, Any]", value)] if isinstance(value, dict) else cast("list[Any]", value) if isinstance(value, list) else []
+    return found if all(isinstance(one, dict) for one in found) else []
 
 
 def _field(section: BaseModel, key: str) -> list[str]:

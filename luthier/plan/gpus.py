@@ -56,6 +56,18 @@ TABLE: dict[str, Hardware] = {
 """Common GPUs by their makers' data sheets: dense rates, bf16 and fp16 with fp32 accumulation, without sparsity; memory as the driver shows
 it; watts at the board's limit. The link is one direction of NVLink or Infinity Fabric, or of PCIe where there is neither."""
 
+PROCESSORS: dict[str, Hardware] = {
+    "2cores": Hardware(
+        "two CPU cores with bf16 units",
+        {"bf16": 4.4e11},
+        4,
+        source="a virtual AMD EPYC with AVX-512 bf16, measured: docs/LOG.md",
+        bf16_units=True,
+        utilisation=0.4,
+    ),
+}
+"""Machines without a GPU whose speed is known: the rate of a product of 1,024 squared, and the share of it that the quickstart reaches."""
+
 
 def hardware(name: str, root: Path, device: str = "auto") -> Hardware:
     """Look a machine up by its short name, `NxNAME` for N of them together; `this` is the one we are on.
@@ -66,8 +78,9 @@ def hardware(name: str, root: Path, device: str = "auto") -> Hardware:
     count, found, short = name.lower().partition("x")
     several = bool(found) and count.isdecimal() and int(count) > 0
     short = short if several else name.lower()
-    if short != "this" and short not in TABLE:
-        known = f"known are: this, {', '.join(TABLE)}; 8xh100 is eight of them"
+    machines = {**TABLE, **PROCESSORS}
+    if short != "this" and short not in machines:
+        known = f"known are: this, {', '.join(machines)}; 8xh100 is eight of them"
         raise ConfigError(f"hardware {name!r} is not in the table", fix=known)
-    one = this_machine(root, device) if short == "this" else TABLE[short]
+    one = this_machine(root, device) if short == "this" else machines[short]
     return replace(one, count=int(count)) if several else one

@@ -13,7 +13,7 @@ from luthier.config.load import load_recipe
 from luthier.config.schema import Recipe
 from luthier.errors import ConfigError
 from luthier.runs.progress import duration, progress_for
-from luthier.stages.order import LAST
+from luthier.stages.order import LAST, last_of_kind
 from luthier.stages.output import print_json, print_rows
 from luthier.stages.pipeline import run_recipe
 from luthier.stages.stage import follows
@@ -34,8 +34,8 @@ def recipe_from(arguments: Sequence[str]) -> tuple[Recipe, list[str]]:
     return load_recipe(paths, overrides), overrides
 
 
-def seconds_of(text: str) -> float:
-    """Read a time such as 90s, 30m, 2h, 1h30m or 1d.
+def seconds_of(text: str, option: str = "--for") -> float:
+    """Read a time such as 90s, 30m, 2h, 1h30m or 1d, given to an option.
 
     Raises: ConfigError
     """
@@ -46,7 +46,7 @@ def seconds_of(text: str) -> float:
         parts = []
     seconds = sum(part * size for part, size in zip(parts, (86_400, 3600, 60, 1), strict=False))
     if seconds <= 0:
-        raise ConfigError(f"--for: a time above zero with its unit is needed, got {text!r}", fix="for example 90s, 30m, 2h, 1h30m or 1d")
+        raise ConfigError(f"{option}: a time above zero with its unit is needed, got {text!r}", fix="for example 90s, 30m, 2h, 1h30m or 1d")
     return seconds
 
 
@@ -55,16 +55,20 @@ def run_verb(
     *,
     as_json: bool,
     until: str | None = None,
+    kind: str | None = None,
     then_chat: bool = False,
     budget: str | None = None,
     restarts: int | None = None,
     resume: str | None = None,
     allow: Sequence[str] = (),
 ) -> int:
-    """Run a recipe's stages up to `until` and print what came of it; with `restarts`, as a child that is started again after a crash."""
+    """Run a recipe's stages up to `until`, or the last one of a kind of `[[post]]`, and print what came of it.
+
+    With `restarts` it runs as a child that is started again after a crash.
+    """
     seconds = None if budget is None else seconds_of(budget)
     recipe, overrides = recipe_from(arguments)
-    until = until or LAST
+    until = until or (LAST if kind is None else last_of_kind(recipe, kind))
     of_post = until in {section.name for section in recipe.post}
     words = ["run", *arguments, "--until", until] if of_post else ["run" if until == LAST else until, *arguments]
     words += [*(["--json"] if as_json else []), *(["--chat"] if then_chat else []), *(["--resume", resume] if resume else [])]

@@ -13,6 +13,38 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object to std
 Root = Annotated[str | None, typer.Option("--root", help="Directory of all runs; default $LUTHIER_RUNS or runs.")]
 
 
+def add_plan_verbs(app: typer.Typer) -> None:
+    """Add what is said before anything runs."""
+
+    @app.command()
+    def plan(
+        arguments: Annotated[
+            list[str] | None,
+            typer.Argument(metavar="[RECIPE... KEY=VALUE...]", help="Recipes, later ones over earlier ones; then overrides."),
+        ] = None,
+        budget: Annotated[
+            str | None, typer.Option("--budget", metavar="TIME [on NAME]", help="Derive a recipe: 5m, '6h on rtx4090'.")
+        ] = None,
+        depth: Annotated[int | None, typer.Option("--depth", min=1, help="Derive a recipe of so many layers.")] = None,
+        params: Annotated[int | None, typer.Option("--params", min=1, help="Derive a recipe of at most so many parameters.")] = None,
+        ratio: Annotated[float, typer.Option("--tokens-per-param", min=0.01, help="How long a derived recipe trains.")] = 20.0,
+        write: Annotated[str | None, typer.Option("--write", metavar="FILE", help="Write the derived recipe.")] = None,
+        hardware: Annotated[str, typer.Option("--hardware", metavar="NAME", help="Derive a recipe for this machine.")] = "this",
+        json: Json = False,
+    ) -> None:
+        """Say what a recipe needs, before it runs; or derive one from a budget or a depth.
+
+        Parameters, memory, time, disk and expected loss."""
+        if budget is None and depth is None and params is None:
+            from luthier.stages.plan import plan_verb
+
+            plan_verb(arguments or [], as_json=json)
+        else:
+            from luthier.stages.dial import dial_verb
+
+            dial_verb(arguments or [], (budget, depth, params), hardware, ratio, write, as_json=json)
+
+
 def add_sft_verbs(group: typer.Typer) -> None:
     """Add what `luthier sft` can do besides training."""
 
@@ -20,6 +52,7 @@ def add_sft_verbs(group: typer.Typer) -> None:
     def sft_show(
         arguments: Recipes,
         count: Annotated[int, typer.Option("-n", "--count", min=1, help="So many conversations.")] = 3,
+        stage: Annotated[str | None, typer.Option("--stage", metavar="NAME", help="A stage of [[post]]; default: sft.")] = None,
         json: Json = False,
     ) -> None:
         """Show some conversations, the tokens that are learned in colour.
@@ -27,7 +60,25 @@ def add_sft_verbs(group: typer.Typer) -> None:
         Without a terminal they stand between brackets."""
         from luthier.stages.shown import show_verb
 
-        show_verb(arguments, count, as_json=json)
+        show_verb(arguments, count, stage, as_json=json)
+
+
+def add_dpo_verbs(group: typer.Typer) -> None:
+    """Add what `luthier dpo` can do besides training."""
+
+    @group.command("show")
+    def dpo_show(
+        arguments: Recipes,
+        count: Annotated[int, typer.Option("-n", "--count", min=1, help="So many pairs.")] = 3,
+        stage: Annotated[str | None, typer.Option("--stage", metavar="NAME", help="A stage of [[post]]; default: the last dpo.")] = None,
+        json: Json = False,
+    ) -> None:
+        """Show some pairs of answers, the tokens that are compared in colour.
+
+        Without a terminal they stand between brackets."""
+        from luthier.stages.shown import show_pairs_verb
+
+        show_pairs_verb(arguments, count, stage, as_json=json)
 
 
 def add_tokenizer_verbs(group: typer.Typer) -> None:
