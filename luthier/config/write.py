@@ -9,21 +9,23 @@ from typing import Any, cast
 from pydantic import BaseModel
 
 from luthier.config.schema import Recipe
+from luthier.config.section import Section
 
 
 def recipe_toml(recipe: Recipe) -> str:
     """Write a resolved recipe; fields that are derived later are comments that name their rule."""
     lines = ["# The resolved recipe of this run; `luthier run` with this file makes the same model.", ""]
+    meanings = recipe.meanings()
     for name in type(recipe).model_fields:
         value = getattr(recipe, name)
         if not isinstance(value, BaseModel) and name != "post":
-            lines += _field(recipe, name)
+            lines += _field(name, value, meanings)
     sections = {name: getattr(recipe, name) for name in type(recipe).model_fields}
-    tables = [(f"[{name}]", value) for name, value in sections.items() if isinstance(value, BaseModel)]
+    tables = [(f"[{name}]", value) for name, value in sections.items() if isinstance(value, Section)]
     for title, section in [*tables, *(("[[post]]", stage) for stage in recipe.post)]:
-        lines += ["", title]
+        lines, meanings = [*lines, "", title], section.meanings()
         for key in type(section).model_fields:
-            lines += _field(section, key)
+            lines += _field(key, getattr(section, key), meanings)
     return "\n".join(lines) + "\n"
 
 
@@ -55,9 +57,8 @@ def _tables(value: Any) -> list[dict[str, Any]]:
     return found if all(isinstance(one, dict) for one in found) else []
 
 
-def _field(section: BaseModel, key: str) -> list[str]:
-    value = getattr(section, key)
-    meaning = (type(section).model_fields[key].description or "").partition("\n")[0]
+def _field(key: str, value: Any, meanings: Mapping[str, str]) -> list[str]:
+    meaning = meanings.get(key, "").partition("\n")[0]
     if value is None:
         return [f"# {key}: {meaning}"]
     return [f"{key} = {_toml(value)}  # {meaning}" if meaning else f"{key} = {_toml(value)}"]

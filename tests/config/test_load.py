@@ -75,6 +75,11 @@ def test_written_recipe_reads_back_equal() -> None:
     assert validate(tomllib.loads(recipe_toml(recipe))) == recipe
 
 
+def test_every_setting_is_written_with_its_meaning() -> None:
+    text = recipe_toml(load_recipe([], []))
+    assert "rows = \"stream\"  # `stream` cuts documents" in text and "# Peak learning rate; betas, decay and clipping" in text
+
+
 def test_derived_dimensions() -> None:
     model = resolve_model(load_recipe([], ["model.d_model=192", "model.n_heads=6", "tokenizer.vocab_size=1000"]), vocab_size=900)
     assert (model.n_kv_heads, model.head_dim, model.d_ff, model.vocab_size, model.max_seq_len) == (6, 32, 512, 900, 256)
