@@ -33,7 +33,7 @@ from luthier.tasks.grading.words import plain_words, same_words, shared_words
 from luthier.tokenizer.chat import render_prompt
 from luthier.train.objective import mean_loss
 
-LOSS_TOKENS = 131_072
+LOSS_TOKENS = 65_536
 """Held-out tokens of the response loss, questions included."""
 ASKED = 200
 """Held-out instructions, and held-out extractive questions, that are asked."""
@@ -113,15 +113,31 @@ def _questions(run: RunDirectory, loaded: Loaded) -> tuple[list[Question], list[
     with where_it_ran(run):
         cache = Store(run.path.parent).cache
         held_out = build_conversations(recipe.sft.sources, recipe.run.seed, recipe.sft.validation_share, cache, progress_for()).validation
-    room = loaded.engine.max_context - LONGEST
-    fitting = [one for one in held_out if len(render_prompt(one.messages[:1], loaded.tokenizer)) <= room]
     read = {source.label for source in recipe.sft.sources if source.task == "fairytales"}
-    passages = [one for one in fitting if one.source in read and _stands(one.messages[1].content, _passage(one.messages[0].content))]
-    sides: list[list[Question]] = []
-    for side in ([one for one in fitting if one.source not in read], passages):
-        chosen: Sequence[Conversation] = sorted(side, key=lambda one: keyed_hash(recipe.run.seed, f"ask {one.id}"))[:ASKED]
-        sides.append([Question(one.messages[0].content, one.messages[1].content) for one in chosen])
-    return sides[0], sides[1]
+    asked = [(one.source in read, question) for one in held_out for question in _turns(one, one.source in read)]
+    extractive = [question for reading, question in asked if reading and _stands(question.answer, _passage(question.text))]
+    sides = ([question for reading, question in asked if not reading], extractive)
+    told, passages = ([one for one in side if len(_prompt(one, loaded)) <= loaded.engine.max_context - LONGEST] for side in sides)
+    return _some(told, recipe.run.seed), _some(passages, recipe.run.seed)
+
+
+def _turns(one: Conversation, reading: bool) -> list[Question]:
+    """What a conversation asks; a passage is put above each question about it, as if that were the first."""
+    first, answer = (message.content for message in one.messages[:2])
+    found = [Question(first, answer)]
+    for question, answer in zip(one.messages[2::2], one.messages[3::2], strict=True) if reading else ():
+        found.append(Question(f"{_passage(first)}\n\n{question.content}", answer.content))
+    return found
+
+
+def _some(questions: Sequence[Question], seed: int) -> list[Question]:
+    """At most `ASKED` of them, the same each time."""
+    return sorted(questions, key=lambda one: keyed_hash(seed, f"ask {one.text}"))[:ASKED]
+
+
+def _prompt(question: Question, loaded: Loaded) -> list[int]:
+    """A question in the chat template."""
+    return render_prompt([Message("user", question.text)], loaded.tokenizer)
 
 
 def _passage(text: str) -> str:
@@ -140,7 +156,7 @@ def _ask(loaded: Loaded, questions: Sequence[Question], chat: bool = True) -> li
     prompts: list[list[int]] = []
     for question in questions:
         if chat:
-            prompts.append(render_prompt([Message("user", question.text)], tokenizer))
+            prompts.append(_prompt(question, loaded))
         else:
             prompts.append([tokenizer.special.end_of_text, *tokenizer.encode(f"{question.text}\n")])
     greedy = SamplingSection(temperature=0, repetition_penalty=1.0, max_new_tokens=LONGEST)

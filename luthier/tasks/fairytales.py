@@ -13,16 +13,19 @@ FIELDS = (("sections",), ("questions",))
 
 
 def conversations(record: Mapping[str, Any], source: str) -> Iterator[Conversation]:
-    """Make one conversation of each question: the sections it is about, the question, the answer.
+    """Make one conversation of all questions about the same sections: these and the first question, its answer, the next question.
 
+    So a passage, much longer than an answer, is read once for all that is asked of it.
     Raises: Unfit when a question has no answer, or no such section
     """
     sections = [fields.clean(section) for section in fields.items(record, "sections")]
+    turns: dict[str, list[str]] = {}
     for item in fields.items(record, "questions"):
         asked = fields.mapping(item)
         numbers = [int(part) for part in fields.text(asked, "section", "passage").split(",") if part.strip().isdecimal()]
         passage = "\n\n".join(sections[number - 1] for number in numbers if 1 <= number <= len(sections))
         if not passage:
             raise Unfit("missing_section")
-        question, answer = fields.text(asked, "question", "question"), fields.text(asked, "answer", "answer")
-        yield dialogue(source, f"{passage}\n\n{question}", answer)
+        turns.setdefault(passage, []).extend((fields.text(asked, "question", "question"), fields.text(asked, "answer", "answer")))
+    for passage, (question, *others) in turns.items():
+        yield dialogue(source, f"{passage}\n\n{question}", *others)

@@ -61,9 +61,16 @@ SHAPES: list[tuple[str, dict[str, Any], list[Turns]]] = [
         {
             "name": "x",
             "sections": ["One.", "Two.", "Three."],
-            "questions": [{"section": "1,3", "question": "Q?", "answer": "A"}, {"section": 2, "question": "R?", "answer": 7}],
+            "questions": [
+                {"section": "1,3", "question": "Q?", "answer": "A"},
+                {"section": 2, "question": "R?", "answer": 7},
+                {"section": "1,3", "question": "S?", "answer": "C"},
+            ],
         },
-        [[("user", "One.\n\nThree.\n\nQ?"), ("assistant", "A")], [("user", "Two.\n\nR?"), ("assistant", "7")]],
+        [
+            [("user", "One.\n\nThree.\n\nQ?"), ("assistant", "A"), ("user", "S?"), ("assistant", "C")],
+            [("user", "Two.\n\nR?"), ("assistant", "7")],
+        ],
     ),
     ("cookbook", {"title": "Tea", "ingredients": ["water", "leaves"], "steps": ["Boil."]}, []),
     ("encyclopedia", {"title": "Music", "extract": "Music is the arrangement of sound in time."}, []),
