@@ -9,7 +9,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, mod
 
 from luthier.config.data import SourceConfig
 from luthier.config.model import ModelSection
-from luthier.config.section import Positive, Section, Share
+from luthier.config.section import Positive, Section, Share, unset
 from luthier.config.training import CourseSection, ScheduleName, TrainingSection
 
 RESERVED = ("data", "tokenizer", "pack", "pretrain", "sft", "eval", "export", "report", "cache", "checkpoints", "logs")
@@ -107,6 +107,8 @@ class SftSection(CourseSection, LoraSection, TrainingSection):
     """Steps of linear warm-up; never more than a tenth of the run."""
     min_lr_ratio: Share = 0.0
     """Final learning rate as a share of the peak."""
+    seq_len: Positive | None = Field(default=None, exclude_if=unset)
+    """Tokens in a row, and in the longest conversation; default: `pack.seq_len`."""
     validation_share: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.02
     """Share of conversations held out, chosen by keyed hash of the content."""
     system_prompt: str | None = None
@@ -134,8 +136,16 @@ class PostSftSection(SftSection):
 class PreferenceSourceConfig(SourceConfig):
     """A source of pairs of answers, one preferred: records with `chosen`, `rejected`, and `prompt`, `question` or `instruction`."""
 
+    task: TaskName | None = Field(default=None, exclude_if=unset)
+    """Make pairs of conversations, which this task reads, as in `[sft]`: chosen is a conversation's last answer, rejected another one's."""
     limit: Positive | None = None
     """Use at most so many pairs, chosen by keyed hash."""
+
+    @model_validator(mode="after")
+    def _read(self) -> PreferenceSourceConfig:
+        if self.task in ("personality", "arithmetic"):
+            raise ValueError(f"`task` must be one that reads records; {self.task!r} makes its own")
+        return self
 
     @model_validator(mode="before")
     @classmethod

@@ -13,6 +13,11 @@ Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
+def unset(value: object) -> bool:
+    """Whether a setting stands at a default that is nothing; one that came later is then left out of what names a run."""
+    return value is None or value is False
+
+
 class Section(BaseModel):
     """A frozen part of a recipe that refuses keys it does not know."""
 

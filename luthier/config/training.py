@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from luthier.config.section import Positive, Section, Share
+from luthier.config.section import Positive, Section, Share, unset
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 ScheduleName = Literal["cosine", "linear", "wsd", "constant"]
@@ -35,6 +35,8 @@ class CourseSection(Section):
     """How often the course begins anew, warm-up included, after equal parts; or where, as shares of the run: `[0.4553]`."""
     restart_peak: float = Field(default=1.0, gt=0, le=1)
     """Peak after a restart as a share of the last one."""
+    restart_warmup_steps: int | None = Field(default=None, ge=0, exclude_if=unset)
+    """Steps of linear warm-up after a restart; default: `warmup_steps`."""
 
     @model_validator(mode="after")
     def _restarts_in_order(self) -> CourseSection:
@@ -142,6 +144,8 @@ class PretrainSection(TrainingSection):
     """Share of the steps that see bags."""
     document_mask: bool = False
     """Keep tokens from seeing the other documents of their row."""
+    replacement: bool = Field(default=False, exclude_if=unset)
+    """Draw each row anew from all rows of its phase, so that some come twice and some never, in place of each once in an epoch."""
     sample_prompts: tuple[str, ...] = ("The ", "In the ")
     """Beginnings that live samples continue."""
 

@@ -27,6 +27,7 @@ def lr_scale(
     decay_form: DecayForm = "linear",
     restarts: int | tuple[float, ...] = 0,
     restart_peak: float = 1.0,
+    restart_warmup_steps: int | None = None,
 ) -> float:
     """Give the factor of the peak learning rate for update number `step` (from 0) of `steps`.
 
@@ -40,7 +41,7 @@ def lr_scale(
     - wsd: f = 1 - p or 1 - sqrt(p), over the last `decay_steps`, or `decay_ratio` S
 
     where p = (k - first) / (S - first): the floor itself is the factor of step S, one behind the last. Each restart begins a course
-    whose peak is `restart_peak` of the one before.
+    whose peak is `restart_peak` of the one before, and whose warm-up is `restart_warmup_steps` where that is given.
 
     Source: cosine and restarts, Loshchilov and Hutter 2017, arXiv:1608.03983; wsd, Hu et al. 2024, arXiv:2404.06395; 1 - sqrt, Hägele
     et al. 2024, arXiv:2405.18392, section 3.
@@ -50,6 +51,8 @@ def lr_scale(
     number = max(number for number, begin in enumerate(begins[:-1]) if begin <= step)
     peak, step, steps = restart_peak**number, step - begins[number], begins[number + 1] - begins[number]
 
+    if number and restart_warmup_steps is not None:
+        warmup_steps = restart_warmup_steps
     warmup = min(warmup_steps, steps // 10)
     if step < warmup:
         return peak * ((step + 1) / (warmup + 1) if warmup_start is None else warmup_start + (1.0 - warmup_start) * step / warmup)

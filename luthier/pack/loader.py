@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Protocol, TypedDict
 import numpy as np
 
 from luthier.errors import DataError
-from luthier.pack.order import PhasedPermutation, epoch_key
+from luthier.pack.order import PhasedDraws, PhasedPermutation, epoch_key
 from luthier.pack.shards import TokenShards
 from luthier.plan.horizon import StepRows
 
@@ -122,14 +122,20 @@ class Loader:
     ahead: ClassVar[bool] = True
     """Whether a batch may be made before the step it is for."""
 
-    def __init__(self, rows: RowSource, rows_per_step: int | StepRows, seed: int, vocab_size: int | None = None) -> None:
-        """With `vocab_size`, ids that are not in the vocabulary are refused before they reach the model."""
+    def __init__(
+        self, rows: RowSource, rows_per_step: int | StepRows, seed: int, vocab_size: int | None = None, replacement: bool = False
+    ) -> None:
+        """With `vocab_size`, ids that are not in the vocabulary are refused before they reach the model.
+
+        With `replacement`, each row is drawn anew from all of its phase, in place of each once in an epoch.
+        """
         if rows.n_rows < 1:
             raise DataError(f"there must be at least one row of {rows.seq_len} tokens, got none", fix="add text, or set pack.seq_len lower")
         self.step_rows = StepRows(rows_per_step) if isinstance(rows_per_step, int) else rows_per_step
         if self.step_rows.first < 1:
             raise ValueError(f"rows_per_step must be at least 1, got {self.step_rows.first}")
         self._rows, self._seed, self._vocab_size = rows, seed, vocab_size
+        self._order = PhasedDraws if replacement else PhasedPermutation
         self._ends: tuple[int, ...] = getattr(rows, "phase_ends", (rows.n_rows,))
 
     @property
@@ -144,7 +150,7 @@ class Loader:
         indices = np.empty_like(offsets)
         for epoch in np.unique(epochs):
             inside = epochs == epoch
-            indices[inside] = PhasedPermutation(self._ends, epoch_key(self._seed, int(epoch)))(offsets[inside])
+            indices[inside] = self._order(self._ends, epoch_key(self._seed, int(epoch)))(offsets[inside])
         return indices
 
     def batch(self, step: int, rows: np.ndarray | None = None) -> Batch:

@@ -51,16 +51,15 @@ class KeyedPermutation:
         return left << self._half | right
 
 
-class PhasedPermutation:
-    """A bijection on 0..n-1 that keeps phases one behind the other and shuffles each within itself."""
+class _Phases:
+    """Indices to numbers of the same phase; phases follow one another, and what happens within one is the heirs' part."""
 
     def __init__(self, ends: Sequence[int], key: int) -> None:
-        """`ends` are where the phases end, ascending; the last is n. With one phase this is `KeyedPermutation`."""
-        self.n = ends[-1]
+        """`ends` are where the phases end, ascending; the last is n."""
+        self.n, self._key = ends[-1], key
         starts = [0, *ends[:-1]]
         self._starts = np.array([start for start, end in zip(starts, ends, strict=True) if end > start], np.int64)
-        sizes = [end - start for start, end in zip(starts, ends, strict=True) if end > start]
-        self._parts = [KeyedPermutation(size, key + number) for number, size in enumerate(sizes)]
+        self._sizes = [end - start for start, end in zip(starts, ends, strict=True) if end > start]
 
     def __call__(self, indices: np.ndarray) -> np.ndarray:
         """Return where the indices go, as int64.
@@ -75,8 +74,31 @@ class PhasedPermutation:
         found = np.empty_like(flat)
         for phase in np.unique(phases):
             inside, start = phases == phase, self._starts[phase]
-            found[inside] = self._parts[phase](flat[inside] - start) + start
+            found[inside] = self._within(int(phase), flat[inside] - start) + start
         return found.reshape(indices.shape)
+
+    def _within(self, phase: int, indices: np.ndarray) -> np.ndarray:
+        """Numbers of a phase, counted from its start, for indices counted so."""
+        raise NotImplementedError
+
+
+class PhasedPermutation(_Phases):
+    """A bijection on 0..n-1 that keeps phases one behind the other and shuffles each within itself; with one phase `KeyedPermutation`."""
+
+    def __init__(self, ends: Sequence[int], key: int) -> None:
+        super().__init__(ends, key)
+        self._parts = [KeyedPermutation(size, key + number) for number, size in enumerate(self._sizes)]
+
+    def _within(self, phase: int, indices: np.ndarray) -> np.ndarray:
+        return self._parts[phase](indices)
+
+
+class PhasedDraws(_Phases):
+    """Draws with replacement: each index gets any number of its phase, whatever the others got; of n draws from n, 63% are different."""
+
+    def _within(self, phase: int, indices: np.ndarray) -> np.ndarray:
+        seeds = KeyedPermutation(2**62, self._key + phase)(indices).astype(np.uint64)
+        return (scatter_bits(seeds) % np.uint64(self._sizes[phase])).astype(np.int64)
 
 
 def epoch_key(seed: int, epoch: int) -> int:

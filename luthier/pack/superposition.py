@@ -40,11 +40,17 @@ class SuperposedLoader(Loader):
     """Gives bags in the first steps and plain rows from then on; which, is a function of the step alone."""
 
     def __init__(
-        self, rows: RowSource, first: Superposition, rows_per_step: int | StepRows, seed: int, vocab_size: int | None = None
+        self,
+        rows: RowSource,
+        first: Superposition,
+        rows_per_step: int | StepRows,
+        seed: int,
+        vocab_size: int | None = None,
+        replacement: bool = False,
     ) -> None:
         """A step has as many rows of bags as it would have of tokens."""
-        super().__init__(rows, rows_per_step, seed, vocab_size)
-        self._first, self._long = first, Loader(first.rows, rows_per_step, seed, vocab_size)
+        super().__init__(rows, rows_per_step, seed, vocab_size, replacement)
+        self._first, self._long = first, Loader(first.rows, rows_per_step, seed, vocab_size, replacement)
 
     def rows(self, step: int) -> np.ndarray:
         return self._long.rows(step) if step < self._first.steps else super().rows(step)

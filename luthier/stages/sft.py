@@ -28,7 +28,7 @@ def _settings(section: SftSection, recipe: Recipe) -> dict[str, Any]:
         **named,
         "sft": training_settings(section),
         "optim": recipe.optim.model_dump(mode="json"),
-        "seq_len": recipe.pack.seq_len,
+        "seq_len": section.seq_len or recipe.pack.seq_len,
         "seed": recipe.run.seed,
     }
 
@@ -85,7 +85,7 @@ def _run(job: Job, settings: SftSection, name: str, before: str) -> Outcome:
         job.progress.say(f"{name}: no sources, the model stays as it is")
         return Outcome(str(job.summaries[before]["weights_sha256"]), {"skipped": True})
 
-    seed, seq_len = recipe.run.seed, recipe.pack.seq_len
+    seed, seq_len = recipe.run.seed, settings.seq_len or recipe.pack.seq_len
     tokenizer = Tokenizer.load(job.inputs["tokenizer"] / "tokenizer.json")
     system = system_messages(settings.system_prompt)
     packed = job.directory / "conversations.json"

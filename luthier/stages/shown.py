@@ -38,7 +38,7 @@ def show_verb(arguments: Sequence[str], count: int, as_json: bool) -> None:
     made = build_conversations(settings.sources, recipe.run.seed, settings.validation_share, cache, progress, called)
     system = [Message("system", settings.system_prompt)] if settings.system_prompt else []
     chosen = with_system(_spread(made.train, count), system)
-    rows = [_row(one, tokenizer, recipe.pack.seq_len + 1, settings.supervise) for one in chosen]
+    rows = [_row(one, tokenizer, (settings.seq_len or recipe.pack.seq_len) + 1, settings.supervise) for one in chosen]
     if as_json:
         print_json({"run": str(run.path), "supervise": settings.supervise, "conversations": rows, "sources": made.sources})
         return

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from luthier.config.training import TrainingSection
+from luthier.config.training import PretrainSection, TrainingSection
 from luthier.errors import CheckpointError
 from luthier.model.weights import weights_sha256
 from luthier.optim.build import build_optimizer
@@ -122,7 +122,8 @@ def begin(training: Training, world: World) -> tuple[Trainee, Loader, Identity, 
         trainee.forward = torch.compile(training.model)
         job.progress.say(f"{training.name}: compiling the model; the first step takes up to a minute")
     rows = step_rows(settings, seq_len)
-    given = (rows, job.recipe.run.seed, training.model.config.vocab_size)
+    replacement = isinstance(settings, PretrainSection) and settings.replacement
+    given = (rows, job.recipe.run.seed, training.model.config.vocab_size, replacement)
     first = training.superposition
     loader = Loader(training.rows, *given) if first is None else SuperposedLoader(training.rows, first, *given)
     return trainee, training.loader or loader, identity, state

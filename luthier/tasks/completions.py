@@ -1,4 +1,7 @@
-"""Prompts and what follows them. In: records with `prompt` and `completion` (or `response`). Out: conversations. Next: build."""
+"""Prompts and what follows them. In: records with `prompt` and `completion`, or other names of these. Out: conversations. Next: build.
+
+Of mathematics, MetaMathQA has `query` and `response`, OpenMathInstruct-2 `problem` and `generated_solution`, MATH `problem` and `solution`.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from typing import Any
 from luthier.tasks import fields
 from luthier.tasks.conversation import Conversation, dialogue
 
-FIELDS = (("prompt",), ("completion", "response"))
+FIELDS = (("prompt", "query", "problem"), ("completion", "response", "generated_solution", "solution"))
 """What a record must have; one of each group."""
 
 
@@ -17,4 +20,4 @@ def conversations(record: Mapping[str, Any], source: str) -> Iterator[Conversati
 
     Raises: Unfit
     """
-    yield dialogue(source, fields.text(record, "prompt", "prompt"), fields.text(record, ("completion", "response"), "answer"))
+    yield dialogue(source, fields.text(record, FIELDS[0], "prompt"), fields.text(record, FIELDS[1], "answer"))

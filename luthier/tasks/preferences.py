@@ -1,12 +1,13 @@
 """Two answers to one question, of which one is preferred. In: sources of records. Out: preferences by side. Next rooms: tokenizer, pack.
 
-A record has `chosen` and `rejected`: texts beside a `prompt` (a text or messages), a `question`, or an `instruction` with `input`; or lists
-of messages that differ in their last turn. All pairs of one prompt stand on one side.
+A record has `chosen` and `rejected` (or `chosen_response` and `rejected_response`): texts beside a `prompt` (a text or messages), a
+`question`, or an `instruction` with `input`; or lists of messages that differ in their last turn. A source with a `task` has conversations
+instead, and rejected is another one's answer. All pairs of one prompt stand on one side.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,13 @@ from luthier.data.report import SourceReport
 from luthier.data.split import Split, keyed_hash
 from luthier.errors import DataError
 from luthier.runs.progress import Progress
-from luthier.tasks import fields
-from luthier.tasks.conversation import Message, Role, Unfit, conversation, in_turn
+from luthier.tasks import auto, fields
+from luthier.tasks.auto import BY_FIELDS
+from luthier.tasks.conversation import Conversation, Message, Role, Unfit, conversation, in_turn
 from luthier.tasks.messages import ROLES, named_turns
 
-FIELDS = (("chosen",), ("rejected",))
-"""What a record must have."""
+FIELDS = (("chosen", "chosen_response"), ("rejected", "rejected_response"))
+"""What a record must have; one of each group."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,8 @@ def preference(record: Mapping[str, Any], source: str) -> Preference:
     if not fields.has(record, FIELDS):
         raise Unfit("missing_field")
     sides: list[list[tuple[Role, str]]] = []
-    for name in ("chosen", "rejected"):
+    for names in FIELDS:
+        name = next(name for name in names if record.get(name) is not None)
         value = record[name]
         own: list[tuple[Role, str]] = _turns(record, name) if isinstance(value, list) else [("assistant", fields.clean(value))]
         before = _asked(record)
@@ -135,12 +138,8 @@ def build_preferences(
 def _made(source: PreferenceSourceConfig, seen: set[str], cache: Path, report: SourceReport, progress: Progress) -> Iterator[Preference]:
     """The new preferences of a source, in the order of its records."""
     with progress.bar(f"preferences: {source.label}", total=source_size(source, cache), unit="bytes") as bar:
-        for record in read_source(source, cache, report):
-            try:
-                made = preference(record, source.label)
-            except Unfit as unfit:
-                report.drop(str(unfit))
-                continue
+        records = read_source(source, cache, report)
+        for made in _of_pairs(records, source, report) if source.task is None else _of_conversations(records, source, report):
             if made.id in seen:
                 report.drop("duplicate")
                 continue
@@ -148,3 +147,33 @@ def _made(source: PreferenceSourceConfig, seen: set[str], cache: Path, report: S
             yield made
             if report.bytes_read > bar.done:
                 bar.advance(report.bytes_read - bar.done)
+
+
+def _of_pairs(records: Iterable[Mapping[str, Any]], source: PreferenceSourceConfig, report: SourceReport) -> Iterator[Preference]:
+    for record in records:
+        try:
+            yield preference(record, source.label)
+        except Unfit as unfit:
+            report.drop(str(unfit))
+
+
+def _of_conversations(records: Iterable[Mapping[str, Any]], source: PreferenceSourceConfig, report: SourceReport) -> Iterator[Preference]:
+    """Each conversation against the last answer of another one: of the one before it in the order of their ids."""
+    task = auto if source.task in (None, "auto") else BY_FIELDS[source.task]
+    found: dict[str, Conversation] = {}
+    for record in records:
+        try:
+            if not fields.has(record, task.FIELDS):
+                raise Unfit("missing_field")
+            found |= {one.id: one for one in task.conversations(record, source.label)}
+        except Unfit as unfit:
+            report.drop(str(unfit))
+    others = [found[identity] for identity in sorted(found)]
+    for number, one in enumerate(others):
+        chosen, rejected = (which.messages[-1].content for which in (one, others[number - 1]))
+        if chosen == rejected:
+            report.drop("equal_answers")
+            continue
+        turns: list[tuple[Role, str]] = [(message.role, message.content) for message in one.messages]
+        both = conversation([*turns, ("assistant", rejected)], source.label)
+        yield Preference(one.messages[:-1], chosen, rejected, source.label, both.id, conversation(turns[:-1], source.label).id)

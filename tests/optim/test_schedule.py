@@ -123,3 +123,15 @@ def test_restarts_must_ascend() -> None:
         CourseSection(restarts=(0.5, 1.2))
     with pytest.raises(ValidationError):
         CourseSection(restarts=-1)
+
+
+def test_a_restart_may_have_a_warm_up_of_its_own() -> None:
+    """MyLLM's two stages: 47,837 and 57,221 steps, 1,000 and 500 of warm-up, the second peak half of the first."""
+    steps, second = 105_058, 47_837
+    settings_ = {"warmup_steps": 1000, "restarts": (second / steps,), "restart_peak": 0.5}
+    own = course(CourseSection(**settings_, restart_warmup_steps=500), steps)
+    same = course(CourseSection(**settings_), steps)
+    assert own(second - 1) == same(second - 1) and own(second - 1) == pytest.approx(0.1, abs=1e-6)
+    assert own(second) == pytest.approx(0.5 / 501) and own(second + 500) == 0.5 and same(second + 500) < 0.26
+    assert own(999) < own(1000) == 1.0
+    assert "restart_warmup_steps" not in CourseSection().model_dump(), "earlier recipes are known by the names they had"

@@ -135,3 +135,14 @@ def test_no_rows_is_an_error() -> None:
         Loader(NumberedRows(0), 1, 1)
     with pytest.raises(ValueError, match="rows_per_step"):
         Loader(NumberedRows(1), 0, 1)
+
+
+def test_rows_drawn_with_replacement_depend_on_the_step_alone() -> None:
+    def drawn(replacement: bool) -> list[int]:
+        loader = Loader(NumberedRows(100), 8, 3, replacement=replacement)
+        return np.concatenate([loader.rows(step) for step in range(25)]).tolist()
+
+    found = drawn(True)
+    assert found == drawn(True) and found[:100] != found[100:]
+    assert len(set(found[:100])) < 80 and len(set(found[100:])) < 80
+    assert sorted(drawn(False)[:100]) == list(range(100))

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from luthier.pack.order import KeyedPermutation, PhasedPermutation, epoch_key
+from luthier.pack.order import KeyedPermutation, PhasedDraws, PhasedPermutation, epoch_key
 
 
 @settings(max_examples=200, deadline=None)
@@ -84,3 +84,16 @@ def test_phases_stay_one_behind_the_other(sizes: list[int], key: int) -> None:
 
 def test_one_phase_is_the_plain_order() -> None:
     assert np.array_equal(PhasedPermutation([1000], 5)(np.arange(1000)), KeyedPermutation(1000, 5)(np.arange(1000)))
+
+
+def test_draws_with_replacement_stay_in_their_phase() -> None:
+    draws = PhasedDraws([4000, 4000, 14000], 7)
+    found = draws(np.arange(14000))
+    assert found.dtype == np.int64 and found[:4000].max() < 4000 <= found[4000:].min() and found.max() < 14000
+    for part, size in ((found[:4000], 4000), (found[4000:], 10000)):
+        assert 0.61 < len(np.unique(part)) / size < 0.655, "1 - 1/e of the rows come at all"
+        assert np.histogram(part, bins=4)[0].min() > 0.22 * size
+    assert np.array_equal(draws(np.arange(14000)[::-7]), found[::-7]), "each by itself as all together"
+    assert not np.array_equal(PhasedDraws([4000, 4000, 14000], 8)(np.arange(14000)), found)
+    with pytest.raises(IndexError):
+        draws(np.array([14000]))

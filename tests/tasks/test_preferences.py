@@ -27,6 +27,7 @@ USER, YES, NO = {"role": "user", "content": "Is it so?"}, {"role": "assistant", 
         {"prompt": "Is it so?", "chosen": [USER, YES], "rejected": [USER, NO]},
         {"prompt": [USER], "chosen": [YES], "rejected": [NO]},
         {"prompt": [USER], "chosen": "Yes.", "rejected": "No."},
+        {"instruction": "Is it so?", "chosen_response": "Yes.", "rejected_response": "No."},
     ],
 )
 def test_shapes_that_mean_the_same_give_the_same(record: dict[str, Any]) -> None:
@@ -77,3 +78,24 @@ def test_a_prompt_is_on_one_side_and_what_is_left_out_is_counted(tmp_path: Path)
 def test_a_source_without_pairs_is_refused_with_its_fields(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no pair of answers"):
         build_preferences([write(tmp_path / "a.jsonl", [{"text": "Only text."}])], 1, 0.2, tmp_path, Progress())
+
+
+def test_pairs_of_conversations_reject_another_ones_answer(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    rows = [{"question": f"{a} and {b}?", "answer": str(a + b)} for a in range(6) for b in range(6)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in [*rows, {"other": 1}]))
+    source = PreferenceSourceConfig(path=str(path), task="questions")
+    found = build_preferences([source], 1, 0.2, tmp_path / "cache", Progress())
+    pairs = [*found.train, *found.validation]
+    right = {row["question"]: row["answer"] for row in rows}
+    assert found.sources[0]["dropped"]["missing_field"] == 1 and found.sources[0]["dropped"].get("equal_answers", 0) < 12
+    assert len(pairs) > 24 and found.validation and len({one.id for one in pairs}) == len(pairs)
+    for one in pairs:
+        assert one.chosen == right[one.prompt[-1].content] != one.rejected and one.rejected in right.values()
+    again = build_preferences([source], 1, 0.2, tmp_path / "cache", Progress())
+    assert again.train == found.train
+
+
+def test_tasks_that_make_their_own_records_make_no_pairs() -> None:
+    with pytest.raises(ValueError, match="one that reads records"):
+        PreferenceSourceConfig(path="a.jsonl", task="personality")

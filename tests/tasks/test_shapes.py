@@ -43,6 +43,8 @@ SHAPES: list[tuple[str, dict[str, Any], list[Turns]]] = [
     ),
     ("completions", {"prompt": "Hi", "completion": "Hello"}, [QA]),
     ("completions", {"prompt": "Hi", "response": "Hello"}, [QA]),
+    ("completions", {"query": "Hi", "response": "Hello"}, [QA]),
+    ("completions", {"problem": "Hi", "generated_solution": "Hello", "expected_answer": "o"}, [QA]),
     ("questions", {"question": "2+2?", "answer": "2+2=<<2+2=4>>4\n#### 4"}, [SUM]),
     ("choices", {"question": "Wet?", "options": ["Fire", "Rain"], "answer": 1}, [RAIN]),
     ("choices", {"question": "Wet?", "options": ["Fire", "Rain"], "answer": 0}, [FIRE]),
