@@ -63,10 +63,9 @@ PROCESSORS: dict[str, Hardware] = {
         4,
         source="a virtual AMD EPYC with AVX-512 bf16, measured: docs/LOG.md",
         bf16_units=True,
-        utilisation=0.4,
     ),
 }
-"""Machines without a GPU whose speed is known: the rate of a product of 1,024 squared, and the share of it that the quickstart reaches."""
+"""Machines without a GPU whose speed is known: the rate of a product of 1,024 squared."""
 
 
 def hardware(name: str, root: Path, device: str = "auto") -> Hardware:

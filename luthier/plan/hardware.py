@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from importlib import metadata
 from pathlib import Path
 from typing import Any, cast
 
+from luthier.plan.calibration import Calibration
 from luthier.runs.files import read_json
 
 ASSUMED_UTILISATION = 0.4
-"""Share of the measured or nominal peak that training is assumed to reach before anything was measured."""
+"""Share of the measured or nominal peak that training is assumed to reach where the machine was not calibrated."""
 BF16_FLAGS = frozenset(("avx512_bf16", "amx_bf16"))
 """Instruction sets with which a processor multiplies bf16 matrices."""
 
@@ -35,7 +37,13 @@ class Hardware:
     bf16_units: bool | None = None
     """Whether bf16 products have units of their own; `None` leaves it to the measured rates."""
     utilisation: float | None = None
-    """Share of the peak that an earlier run reached here; `None`: a share is assumed."""
+    """Share of the peak that the recipe in question is predicted to reach; `None`: a share is assumed."""
+    calibration: Calibration | None = None
+    """What `luthier plan --calibrate` measured here; `None`: a share of the peak is assumed."""
+    runs: Mapping[str, tuple[float, ...]] = field(default_factory=dict[str, tuple[float, ...]])
+    """Measured over predicted time of earlier runs' steps, by `StepTime.key`."""
+    device: str = "cpu"
+    """How keys of `runs` call it."""
     count: int = 1
     """So many of them train together; all figures are one's."""
     interconnect: float | None = None
@@ -55,15 +63,14 @@ class Hardware:
 def this_machine(root: Path, device: str = "auto") -> Hardware:
     """This machine, with the rates that `luthier doctor` left in `root/hardware.json`, if it did; its GPU where one was found."""
     here = machine()
-    read = read_json(root / "hardware.json")
-    measured = cast("dict[str, Any]", read) if isinstance(read, dict) else {}
-    if measured.get("cpu") not in (None, here["cpu"]):
-        measured = {}  # the file came with the directory from another machine
+    measured = known_measurements(root / "hardware.json", here)
+    runs = _runs(measured)
     cards = cast("list[Any]", measured["gpus"]) if isinstance(measured.get("gpus"), list) else []
     if device in ("auto", "cuda") and cards and isinstance(cards[0], dict):
         card = cast("dict[str, Any]", cards[0])
         memory = _rate(card, "memory_gib") or here["memory_gib"]
-        return Hardware(f"this machine ({card.get('name', 'GPU')})", _rates(card), memory, source="measured by luthier doctor", on_gpu=True)
+        name, source = str(card.get("name", "GPU")), "measured by luthier doctor"
+        return Hardware(f"this machine ({name})", _rates(card), memory, source=source, on_gpu=True, runs=runs, device=name)
     rates = _rates(measured)
     return Hardware(
         name=f"this machine ({here['cpu']}, {here['cores']} {'core' if here['cores'] == 1 else 'cores'})",
@@ -71,8 +78,33 @@ def this_machine(root: Path, device: str = "auto") -> Hardware:
         memory_gib=here["memory_gib"],
         source="measured by luthier doctor" if rates else "not measured yet: run `luthier doctor`",
         bf16_units=bool(BF16_FLAGS.intersection(here["flags"])),
-        utilisation=_rate(measured, "utilisation"),
+        calibration=_calibration(measured),
+        runs=runs,
     )
+
+
+def known_measurements(path: Path, here: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """What `hardware.json` says of this machine; nothing where it is damaged, or came with its directory from another one."""
+    here, read = here or machine(), read_json(path)
+    measured = cast("dict[str, Any]", read) if isinstance(read, dict) else {}
+    same = all(measured.get(key) in (None, here[key]) for key in ("cpu", "cores"))
+    return measured if same else {}
+
+
+def _calibration(measured: Mapping[str, Any]) -> Calibration | None:
+    """What was calibrated, unless it was with another version of torch."""
+    told = measured.get("calibration")
+    try:
+        stale = isinstance(told, dict) and cast("dict[str, Any]", told).get("torch") not in (None, metadata.version("torch"))
+    except metadata.PackageNotFoundError:
+        stale = False
+    return None if stale else Calibration.read(told)
+
+
+def _runs(measured: Mapping[str, Any]) -> dict[str, tuple[float, ...]]:
+    told = measured.get("runs")
+    runs = cast("dict[str, Any]", told) if isinstance(told, dict) else {}
+    return {str(key): tuple(cast("list[Any]", ratios)) for key, ratios in runs.items() if isinstance(ratios, list)}
 
 
 def _rates(measured: Mapping[str, Any]) -> dict[str, float]:

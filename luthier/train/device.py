@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
-import shutil
 import statistics
 import sys
 import time
@@ -19,10 +18,9 @@ from luthier.config.training import TrainingSection
 from luthier.errors import HardwareError, HardwareFailure
 from luthier.model.precision import DTYPES
 from luthier.plan.hardware import machine
+from luthier.plan.steps import can_compile, is_compiled
 
 T = TypeVar("T")
-LONG_ENOUGH_TO_COMPILE = 2_500_000
-"""Tokens times layers of a run below which compiling costs more than it saves."""
 
 
 @dataclass(frozen=True)
@@ -57,13 +55,12 @@ def resolve_compute(settings: TrainingSection, work: float) -> Compute:
     precision = settings.precision
     if precision == "auto":
         precision = "bf16" if _has_bf16_units(device) else "fp32"
-    can_compile = device != "mps" and (device == "cuda" or shutil.which("g++") is not None or shutil.which("clang++") is not None)
-    if settings.compile == "on" and not can_compile:
+    if settings.compile == "on" and not can_compile(device):
         raise HardwareError(
             "pretrain.compile=on needs a C++ compiler (g++ or clang++), none was found",
             fix="install one, or set compile=auto",
         )
-    compiled = settings.compile == "on" or (settings.compile == "auto" and can_compile and work >= LONG_ENOUGH_TO_COMPILE)
+    compiled = is_compiled(settings.compile, device, work)
     return Compute(device, precision, compiled, torch.get_num_threads())
 
 

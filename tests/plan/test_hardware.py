@@ -22,12 +22,12 @@ def test_broken_measurements_are_no_measurements(tmp_path: Path, content: str) -
 
 
 def test_measurements_of_another_machine_do_not_count(tmp_path: Path) -> None:
-    values: dict[str, Any] = {"cpu": "Some Other Processor", "gemm_fp32": 1e11, "utilisation": 0.6}
+    values: dict[str, Any] = {"cpu": "Some Other Processor", "gemm_fp32": 1e11, "runs": {"cpu fp32 compiled assumed": [0.9]}}
     (tmp_path / "hardware.json").write_text(json.dumps(values))
     assert this_machine(tmp_path).peak == {}
     (tmp_path / "hardware.json").write_text(json.dumps({**values, "cpu": machine()["cpu"]}))
     found = this_machine(tmp_path)
-    assert (found.peak, found.utilisation) == ({"fp32": 1e11}, 0.6)
+    assert (found.peak, found.runs) == ({"fp32": 1e11}, {"cpu fp32 compiled assumed": (0.9,)})
 
 
 def test_a_measured_gpu_is_the_machine_unless_the_cpu_is_asked_for(tmp_path: Path) -> None:
