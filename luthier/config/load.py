@@ -73,7 +73,7 @@ def resolve_model(recipe: Recipe, vocab_size: int | None = None) -> ModelConfig:
             f"model.vocab_size must be at least the tokenizer's {entries} entries, got {model.vocab_size}",
             fix="leave model.vocab_size out to take the tokenizer's number",
         )
-    untaught = {str(section.kind) for section in recipe.post} & {"dpo", "distill", "grpo"}
+    untaught = {str(section.kind) for section in recipe.post} & {"distill"}
     if model.logit_softcap is not None and untaught:
         raise ConfigError(
             f"model.logit_softcap: the objectives of {', '.join(sorted(untaught))} do not know a soft cap",

@@ -1,126 +1,22 @@
-"""What is done with a base model. In: `[sft]`, `[[post]]`. Out: frozen values. Next: schema."""
+"""What is done with a base model after fine-tuning. In: `[[post]]`. Out: frozen values. Next: schema."""
 
 from __future__ import annotations
 
 import re
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, model_validator
 
 from luthier.config.data import SourceConfig
 from luthier.config.model import ModelSection
-from luthier.config.section import Positive, Section, Share, unset
+from luthier.config.section import Positive, Section, Share, is_one, unset
+from luthier.config.sft import LoraSection, SftSection, TaskName
 from luthier.config.training import CourseSection, ScheduleName, TrainingSection
 
 RESERVED = ("data", "tokenizer", "pack", "pretrain", "sft", "eval", "export", "report", "cache", "checkpoints", "logs")
 """Names that a stage of `[[post]]` may not have: they are taken in the store or in a run's directory."""
 _STAGE_NAME = r"^[a-z0-9][a-z0-9_-]{0,31}$"
 StageName = Annotated[str, Field(pattern=_STAGE_NAME)]
-
-
-TaskName = Literal[
-    "auto",
-    "messages",
-    "sharegpt",
-    "turns",
-    "instructions",
-    "dolly",
-    "completions",
-    "questions",
-    "passages",
-    "fairytales",
-    "choices",
-    "summaries",
-    "cookbook",
-    "encyclopedia",
-    "personality",
-    "arithmetic",
-]
-
-
-class SftSourceConfig(SourceConfig):
-    """A source of conversations: raw records and the task that makes conversations of them."""
-
-    task: TaskName = "auto"
-    """Which file of `luthier/tasks` reads the records; `auto`: the one whose fields a record has. Two have records of their own and need no
-    path: `personality` is about who the model is, `arithmetic` are sums, without those that GRPO's `arithmetic` keeps unseen."""
-    digits: Positive = 2
-    """`arithmetic`: digits of each number."""
-    operations: str = Field(default="+", pattern=r"^[-+*]+$")
-    """`arithmetic`: some of `+`, `-`, `*`."""
-    limit: Positive | None = None
-    """Use at most so many conversations, chosen by keyed hash."""
-    weight: Annotated[float, Field(gt=0.0)] | None = None
-    """How often each conversation is trained on in one epoch: 2 is twice, 0.3 is three in ten of them, chosen by keyed hash; default: once.
-    What is held out is not weighted."""
-
-    @property
-    def builtin(self) -> bool:
-        """Whether the records come with luthier."""
-        return self.task in ("personality", "arithmetic")
-
-    @property
-    def label(self) -> str:
-        return self.name or self.task if self.builtin else super().label
-
-    @model_validator(mode="after")
-    def _complete(self) -> SftSourceConfig:
-        if not self.builtin:
-            super()._complete()  # pyright: ignore[reportCallIssue]
-        elif self.path or self.package or self.dataset or self.urls:
-            raise ValueError(f"the task {self.task!r} has records of its own and takes no path, package, dataset or urls")
-        return self
-
-
-class LoraSection(Section):
-    """Low-rank adapters: chosen matrices move by products of two thin ones, all else stays. Merged at all times."""
-
-    lora_rank: int = Field(default=0, ge=0, le=4096)
-    """Rank of the products; 0 trains all weights. Adapters want a learning rate about ten times as high."""
-    lora_alpha: float = Field(default=16.0, gt=0)
-    """The products are multiplied by `lora_alpha / lora_rank`."""
-    lora_targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-    """Names of the linear maps that are adapted."""
-
-
-class SftSection(CourseSection, LoraSection, TrainingSection):
-    """Supervised fine-tuning on conversations; the loss counts assistant tokens only, unless `supervise` says otherwise."""
-
-    sources: tuple[SftSourceConfig, ...] = ()
-    """Tables of `SftSourceConfig`; no sources, no SFT."""
-    supervise: Literal["assistant", "last", "all"] = "assistant"
-    """What the loss counts: all that the assistant says, its last answer only, or every token of the conversation."""
-    neftune_alpha: float = Field(default=0.0, ge=0, le=1000)
-    """Uniform noise on the embeddings while training, of size alpha / sqrt(tokens in the conversation x d_model); 5 is usual, 0 is none.
-    Source: Jain et al. 2023, arXiv:2310.05914."""
-    take: Literal["last", "best"] = "last"
-    """Which checkpoint is the stage's: the last one, or the one with the lowest loss on held-out answers."""
-    assistant_name: str | None = Field(default=None, min_length=1, max_length=80)
-    """What the model calls itself in the task `personality`; default: `run.name`."""
-    epochs: float = Field(default=2.0, gt=0)
-    """Passes over the conversations."""
-    lr: float = Field(default=5e-4, gt=0, le=1.0)
-    """Peak learning rate; betas, decay and clipping are those of `optim`."""
-    schedule: ScheduleName = "linear"
-    """Course of the learning rate after warm-up."""
-    warmup_steps: int = Field(default=20, ge=0)
-    """Steps of linear warm-up; never more than a tenth of the run."""
-    min_lr_ratio: Share = 0.0
-    """Final learning rate as a share of the peak."""
-    seq_len: Positive | None = Field(default=None, exclude_if=unset)
-    """Tokens in a row, and in the longest conversation; default: `pack.seq_len`."""
-    validation_share: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.02
-    """Share of conversations held out, chosen by keyed hash of the content."""
-    system_prompt: str | None = None
-    """Put in front of every conversation that has no system message of its own."""
-    sample_prompts: tuple[str, ...] = ("What is music?",)
-    """Questions that live samples answer."""
-
-    @model_validator(mode="after")
-    def _noise_is_not_replayed(self) -> SftSection:
-        if self.neftune_alpha and self.replay_every:
-            raise ValueError("`replay_every` does not go with `neftune_alpha`: the noise would differ, and look like a fault")
-        return self
 
 
 class PostSftSection(SftSection):
@@ -244,7 +140,7 @@ class DistillSection(PostTrainingSection):
     """Which of `[[post]]`'s tables this is."""
     teacher: str | None = Field(default=None, min_length=1)
     """The larger model: a run's directory, a stage's output, or a checkpoint; default: the model before, where there is a `student`."""
-    student: ModelSection | None = None
+    student: ModelSection | None = Field(default=None, exclude_if=unset)
     """A table as `[model]`: a new model of this shape learns, instead of the model before. It wants a learning rate as in pretraining."""
     rows: Literal["pretrain", "sft"] = "pretrain"
     """What it learns on: the rows of pretraining, or the conversations of `[sft]`."""
@@ -265,17 +161,13 @@ class DistillSection(PostTrainingSection):
             raise ValueError("a new `student` has nothing that adapters could leave as it is, and distillation knows no `logit_softcap`")
         return self
 
-    @model_serializer(mode="wrap")
-    def _as_it_was(self, values: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {name: value for name, value in values(self).items() if name != "student" or value is not None}
-
 
 class ProblemSourceConfig(SourceConfig):
     """A source of problems whose answers can be checked."""
 
-    problems: Literal["arithmetic", "word_problems", "mathematics", "choices", "questions", "constraints", "prompts"]
-    """What reads the records (`tasks.problems`). `arithmetic` makes its own and needs no path; `prompts` have no answer, so their reward
-    is what the other parts of it say."""
+    problems: Literal["arithmetic", "word_problems", "mathematics", "choices", "questions", "constraints", "programs", "prompts"]
+    """What reads the records (`tasks.problems`). `arithmetic` makes its own and needs no path; `programs` need `allow_code`; `prompts` have
+    no answer, so their reward is what the other parts of it say."""
     digits: Positive = 2
     """`arithmetic`: digits of each number."""
     operations: str = "+"
@@ -331,8 +223,6 @@ class RuleConfig(Section):
 class GrpoSection(PostTrainingSection):
     """Reinforcement learning on groups of a model's own answers, with rewards that can be checked: GRPO and its relatives."""
 
-    later: ClassVar[tuple[str, ...]] = ("reward_model", "reward_weight", "rules")
-    """Settings that came later; at their defaults they decide nothing, so that earlier recipes are known by what they were."""
     kind: Literal["grpo"]
     """Which of `[[post]]`'s tables this is."""
     sources: tuple[ProblemSourceConfig, ...] = Field(min_length=1)
@@ -342,7 +232,12 @@ class GrpoSection(PostTrainingSection):
     prompts_per_step: Positive = 16
     """Problems in a rollout."""
     group_size: int = Field(default=8, ge=2)
-    """Answers to each, sampled at temperature 1 from the whole distribution."""
+    """Answers to each."""
+    temperature: float = Field(default=1.0, gt=0, le=10, exclude_if=is_one)
+    """Divides the logits, of what is sampled as of every log-probability in the loss."""
+    top_p: float = Field(default=1.0, gt=0, le=1, exclude_if=is_one)
+    """Sample from the smallest set of tokens with so much probability. Log-probabilities in the loss are of the whole distribution, and
+    `importance_cap` corrects for what was cut off."""
     updates_per_rollout: Positive = 1
     """Updates on one rollout before the next is sampled."""
     max_new_tokens: Positive = 64
@@ -368,15 +263,17 @@ class GrpoSection(PostTrainingSection):
     """Tokens over which the reward for length falls."""
     repetition_weight: float = Field(default=0.0, ge=0)
     """Taken off an answer all of whose three-word phrases were there before, and a share of it for some."""
-    rules: tuple[RuleConfig, ...] = ()
+    rules: tuple[RuleConfig, ...] = Field(default=(), exclude_if=unset)
     """Tables of `RuleConfig`: further parts of the reward."""
-    reward_model: str | None = None
+    reward_model: str | None = Field(default=None, exclude_if=unset)
     """A stage of kind `reward` that stands before this one, or the path of such a stage's output: its number for an answer is a part of
     the reward."""
-    reward_weight: float = Field(default=1.0, gt=0)
+    reward_weight: float = Field(default=1.0, gt=0, exclude_if=is_one)
     """Weight of that part."""
     judge_seconds: float = Field(default=10.0, gt=0)
     """Longest time for one grading; one that hangs counts as 0."""
+    allow_code: bool = Field(default=False, exclude_if=unset)
+    """Let the grader of `programs` run what the model wrote, with limits (`tasks.grading.confine`)."""
     eval_problems: Positive = 200
     """Unseen problems that are answered, greedily, at each measurement; `val/loss` is 1 less their mean reward."""
     validation_share: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.2
@@ -392,15 +289,16 @@ class GrpoSection(PostTrainingSection):
             raise ValueError(f"`importance_cap` must be 0 or at least 1, got {self.importance_cap}")
         return self
 
+    @model_validator(mode="after")
+    def _code_is_allowed(self) -> GrpoSection:
+        if not self.allow_code and any(source.problems == "programs" for source in self.sources):
+            raise ValueError("problems of kind 'programs' are graded by running what the model wrote: set `allow_code` to allow that")
+        return self
+
     @property
     def reward_stage(self) -> str | None:
         """The stage of this recipe that `reward_model` names, if it is none of elsewhere."""
         return self.reward_model if self.reward_model and re.fullmatch(_STAGE_NAME, self.reward_model) else None
-
-    @model_serializer(mode="wrap")
-    def _as_it_was(self, values: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        defaults = {name: type(self).model_fields[name].default for name in self.later}
-        return {name: value for name, value in values(self).items() if name not in defaults or getattr(self, name) != defaults[name]}
 
 
 POST_SECTIONS = (PostSftSection, DpoSection, DistillSection, GrpoSection, RewardSection)

@@ -11,9 +11,10 @@ from pydantic import Field, model_validator
 
 from luthier.config.data import DataSection
 from luthier.config.model import ModelSection
-from luthier.config.post import RESERVED, GrpoSection, PostSection, SftSection
+from luthier.config.post import RESERVED, GrpoSection, PostSection
 from luthier.config.sampling import SamplingSection
 from luthier.config.section import Positive, Section
+from luthier.config.sft import SftSection
 from luthier.config.tokenization import TokenizerSection
 from luthier.config.training import OptimSection, PretrainSection
 

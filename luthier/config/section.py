@@ -15,7 +15,12 @@ Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 def unset(value: object) -> bool:
     """Whether a setting stands at a default that is nothing; one that came later is then left out of what names a run."""
-    return value is None or value is False
+    return value is None or value is False or value == ()
+
+
+def is_one(value: object) -> bool:
+    """The same for a setting whose default is a factor of 1."""
+    return value == 1
 
 
 class Section(BaseModel):

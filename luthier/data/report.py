@@ -39,6 +39,11 @@ class SourceReport:
     """The file that is being read."""
     line: int = 0
     """The line of it at which the record given last begins, from 1; 0 where records are not lines."""
+    record: int = 0
+    """The number of that record in its file, from 1."""
+    left_out: list[dict[str, Any]] = field(default_factory=lambda: list[dict[str, Any]]())
+    """The first records of each reason of which nothing was made: reason, file, and line or number."""
+    _file_before: str = ""
 
     def drop(self, reason: str, count: int = 1, offset: int | None = None) -> None:
         """Count something left out; `offset` says where in `file` it was."""
@@ -55,8 +60,20 @@ class SourceReport:
     def saw(self, record: Mapping[str, Any]) -> None:
         """Count a record and remember its fields' names."""
         self.records += 1
+        self.record = self.record + 1 if self.file == self._file_before else 1
+        self._file_before = self.file
         if len(self.fields) < _MAX_FIELDS:
             self.fields.update(dict.fromkeys(list(record)[:_MAX_FIELDS]))
+
+    def leave_out(self, reason: str) -> None:
+        """Count the record given last as one of which nothing is made, and name the first few."""
+        self.drop(reason)
+        if self.dropped[reason] <= _MAX_PLACES:
+            self.left_out.append({"reason": reason, **self.where()})
+
+    def where(self) -> dict[str, Any]:
+        """The file of the record given last, and its line or number there."""
+        return {"file": self.file, "line": self.line} if self.line else {"file": self.file, "record": self.record}
 
     def counts(self) -> dict[str, Any]:
         """The counts as plain values, sorted by name."""
@@ -70,3 +87,8 @@ class SourceReport:
     def reasons(self) -> str:
         """The dropped counts in one line for a message."""
         return ", ".join(f"{count} {reason}" for reason, count in sorted(self.dropped.items())) or "nothing was dropped"
+
+
+def place_of(where: Mapping[str, Any]) -> str:
+    """Say where a record stands."""
+    return f"{where['file']}:{where['line']}" if "line" in where else f"{where['file']}, record {where['record']}"

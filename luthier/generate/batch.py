@@ -31,10 +31,12 @@ def generate_batch(
     stop_ids: Collection[int] = NO_IDS,
     banned_ids: Collection[int] = NO_IDS,
     rows_at_once: int = 64,
+    as_drawn: bool = False,
 ) -> list[Completion]:
     """Continue prompts, up to `rows_at_once` in one forward pass; each ends on a stop id, at `max_new_tokens`, or with a full context.
 
-    An answer depends on its prompt and its seed, neither on the other prompts nor on their number.
+    An answer depends on its prompt and its seed, neither on the other prompts nor on their number. Log-probabilities are the model's, or
+    `as_drawn` those of the distribution that tokens are drawn from, which temperature, top-k and top-p have changed.
     Raises: DataError for a prompt that is empty, too long, or has an id the model does not know
     """
     limits = [engine.room_for(prompt, settings.max_new_tokens) for prompt in prompts]
@@ -48,7 +50,7 @@ def generate_batch(
     done: dict[int, Completion] = {}
     for rows in groups:
         asked, drawn, ends = [prompts[i] for i in rows], [seeds[i] for i in rows], [limits[i] for i in rows]
-        done.update(zip(rows, _complete(engine, settings, asked, drawn, ends, stop_ids, banned_ids), strict=True))
+        done.update(zip(rows, _complete(engine, settings, asked, drawn, ends, stop_ids, banned_ids, as_drawn), strict=True))
     return [done[i] for i in range(len(prompts))]
 
 
@@ -61,6 +63,7 @@ def _complete(
     limits: Sequence[int],
     stop_ids: Collection[int],
     banned_ids: Collection[int],
+    as_drawn: bool,
 ) -> list[Completion]:
     """Continue prompts together."""
     vocab_size = engine.model.config.vocab_size
@@ -72,7 +75,7 @@ def _complete(
     rows, alive = list(range(len(prompts))), set(range(len(prompts)))  # `rows`: which sequence each row of the cache is
     while True:
         tokens = sampler(logits)  # (B,)
-        chosen = logits.log_softmax(-1).gather(1, tokens[:, None]).squeeze(1)  # (B,)
+        chosen = sampler.logprobs if as_drawn else logits.log_softmax(-1).gather(1, tokens[:, None]).squeeze(1)  # (B,)
         for row, token, logprob in zip(rows, tokens.tolist(), chosen.tolist(), strict=True):
             if row not in alive:
                 continue

@@ -104,6 +104,7 @@ class Sampler:
         self._banned = torch.tensor(sorted(banned_ids), dtype=torch.int64, device=device)
         self._uniforms = torch.stack([_uniforms(seed, limit) for seed in seeds]).to(device)  # (B, limit)
         self._seen: Tensor | None = None
+        self._chosen: tuple[Tensor, Tensor]
         if settings.repetition_penalty != 1.0:
             rows = [torch.zeros(vocab_size, dtype=torch.bool).index_fill(0, torch.tensor(prompt), True) for prompt in prompts]
             self._seen = torch.stack(rows).to(device)  # (B, V)
@@ -125,8 +126,14 @@ class Sampler:
         tokens = chances.argmax(-1) if self._settings.temperature == 0 else draw(chances, self._uniforms[:, self._drawn])  # (B,)
         if self._seen is not None:
             self._seen.scatter_(1, tokens[:, None], True)
-        self._drawn += 1
+        self._drawn, self._chosen = self._drawn + 1, (chances, tokens)
         return tokens
+
+    @property
+    def logprobs(self) -> Tensor:
+        """Log-probabilities of the tokens drawn last, in the distribution they were drawn from. Shapes: (B,)"""
+        chances, tokens = self._chosen
+        return chances.gather(1, tokens[:, None]).squeeze(1).log()
 
     def select(self, rows: Tensor) -> None:
         """Keep these sequences, in this order. Shapes: rows (n,)"""

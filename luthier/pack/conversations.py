@@ -1,7 +1,8 @@
 """Conversations to training rows. In: conversations, a tokenizer. Out: rows of ids, loss mask and document numbers. Next: loader.
 
 Whole conversations share rows (best fit, longest first); their document numbers keep attention apart. Targets are the assistant's
-tokens and nothing else, by the mask that rendering made; `supervise` may narrow it to the last answer or widen it to all.
+tokens and nothing else, by the mask that rendering made; `supervise` may narrow it to the last answer or to what ends
+each, or widen it to all.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ from luthier.tasks.conversation import Conversation, Message
 from luthier.tokenizer.chat import render_message
 from luthier.tokenizer.tokenizer import Tokenizer
 
-Supervise = Literal["assistant", "last", "all"]
+Supervise = Literal["assistant", "last", "end", "all"]
 _WORTH_A_WARNING = 0.01
-_MOST_EXAMPLES = 5
+MOST_EXAMPLES = 5
 
 
 def pack_conversations(
@@ -52,7 +53,7 @@ def pack_conversations(
             if ids:
                 rendered.append((ids, mask))
                 truncated += not whole
-            if not whole and len(examples) < _MOST_EXAMPLES:
+            if not whole and len(examples) < MOST_EXAMPLES:
                 examples.append({"place": conversation.place, "what": "cut" if ids else "left out"})
             bar.advance()
     dropped = len(conversations) - len(rendered)
@@ -80,12 +81,13 @@ def pack_conversations(
     if truncated + dropped > _WORTH_A_WARNING * len(conversations):
         progress.warn(
             f"sft: of {len(conversations)} {split} conversations {truncated} are cut and {dropped} left out, being longer than "
-            f"{capacity} tokens or without an answer{_named(examples)}; a higher pack.seq_len would keep more"
+            f"{capacity} tokens or without an answer{named(examples)}; a higher pack.seq_len would keep more"
         )
     return report
 
 
-def _named(examples: Sequence[Mapping[str, str]]) -> str:
+def named(examples: Sequence[Mapping[str, str]]) -> str:
+    """Say where what was too long stands, for a warning."""
     places = [f"{one['place']} ({one['what']})" for one in examples if one["place"]]
     return f", the first at {', '.join(places)}" if places else ""
 
@@ -119,6 +121,9 @@ def fit(
         ids.append(special.end_of_text)
     if supervise == "last":
         mask[:last_answer] = [False] * last_answer
+    elif supervise == "end":
+        ends = (special.end_of_turn, special.end_of_text)
+        mask = [learned and token in ends for token, learned in zip(ids, mask, strict=True)]
     elif supervise == "all":
         mask = [False, *[True] * (len(ids) - 1)]  # nothing stands before the first token that could predict it
     return ids, mask, whole

@@ -14,6 +14,7 @@ import numpy as np
 
 from luthier.errors import DataError
 from luthier.pack.best_fit import Packing, best_fit
+from luthier.pack.conversations import MOST_EXAMPLES, named
 from luthier.pack.masked import MaskedRows, empty_rows
 from luthier.runs.progress import Progress
 from luthier.tasks.conversation import Message
@@ -47,13 +48,15 @@ def pack_preferences(
     """
     progress = progress or Progress()
     fitted: list[tuple[str, Sequences]] = []
-    shortened = 0
+    shortened, examples = 0, list[dict[str, str]]()
     with progress.bar(f"packing {split}", len(preferences), "pairs") as bar:
         for one in preferences:
             found, whole = fit_pair(one, system, tokenizer, max_tokens)
             if found is not None and _length(found) <= seq_len + 1:
                 fitted.append((one.id, found))
                 shortened += not whole
+            if (found is None or not whole) and len(examples) < MOST_EXAMPLES:
+                examples.append({"place": one.place, "what": "left out" if found is None else "cut"})
             bar.advance()
     dropped = len(preferences) - len(fitted)
     if not fitted:
@@ -69,6 +72,7 @@ def pack_preferences(
         "rows": len(rows),
         "shortened": shortened,
         "dropped": dropped,
+        "too_long": examples,
         "tokens": tokens,
         "padding_fraction": round(1 - tokens / (len(rows) * (seq_len + 1)), 4),
         "chosen_tokens": round(float(np.mean([found[0][1] for _, found in fitted])), 2),
@@ -79,7 +83,7 @@ def pack_preferences(
     if shortened + dropped > _WORTH_A_WARNING * len(preferences):
         progress.warn(
             f"preferences: of {len(preferences)} {split} pairs {shortened} lose turns of their prompt and {dropped} are left out, "
-            f"having a side longer than {max_tokens} tokens; a higher pack.seq_len would keep more"
+            f"having a side longer than {max_tokens} tokens{named(examples)}; a higher pack.seq_len would keep more"
         )
     return report
 

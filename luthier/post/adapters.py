@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from luthier.config.post import LoraSection
+from luthier.config.sft import LoraSection
 from luthier.config.training import OptimSection
 from luthier.errors import ConfigError
 from luthier.model.weights import load_tensors, save_tensors

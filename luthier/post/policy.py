@@ -16,7 +16,7 @@ from torch import Tensor
 
 from luthier.config.post import GrpoSection
 from luthier.pack.loader import IGNORE_INDEX, Batch
-from luthier.post.logprobs import token_logprobs
+from luthier.post.logprobs import Logits, token_logprobs
 from luthier.train.objective import Rows
 
 FIGURES = ("reward", "equal_groups", "length", "ended", "faults")
@@ -101,9 +101,9 @@ class PolicyObjective:
 
     measures: tuple[str, ...] = (*FIGURES, "clip_share", "kl", "entropy", "odd_ratios")
 
-    def __init__(self, settings: GrpoSection, warn: Callable[[str], None] | None = None) -> None:
-        """`warn` is told, once, of ratios that are no numbers."""
-        self._settings, self._warn = settings, warn
+    def __init__(self, settings: GrpoSection, warn: Callable[[str], None] | None = None, softcap: float | None = None) -> None:
+        """`warn` is told, once, of ratios that are no numbers; `softcap` is the model's."""
+        self._settings, self._warn, self._how = settings, warn, Logits(softcap, settings.temperature)
         self._sums: list[float] = [0.0] * len(self.measures)
 
     def count(self, batch: Batch) -> int:
@@ -124,7 +124,8 @@ class PolicyObjective:
     def __call__(self, forward: Callable[..., Tensor], head_weight: Tensor, rows: Rows, n_targets: int) -> Tensor:
         """Return the micro-batch's share of the step's loss, of which `n_targets` tokens are part."""
         extras, counted = dict(rows.extras), rows.targets != IGNORE_INDEX  # (B, T)
-        logprobs, entropies = token_logprobs(forward(rows.inputs, doc_ids=rows.doc_ids), head_weight, rows.targets)
+        hidden = forward(rows.inputs, doc_ids=rows.doc_ids)  # (B, T, D)
+        logprobs, entropies = token_logprobs(hidden, head_weight, rows.targets, self._how)
         found = token_losses(logprobs, extras, self._settings)
         shares = [(values * counted).sum().item() / max(1, n_targets) for values in (found.clipped, found.kl, entropies)]
         new = [*extras["figures"].sum(0).tolist(), *shares, float((found.odd & counted).sum())]

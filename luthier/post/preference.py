@@ -17,7 +17,7 @@ from luthier.config.post import DpoSection
 from luthier.model.decoder import Decoder
 from luthier.pack.loader import IGNORE_INDEX, gather
 from luthier.pack.preferences import PreferenceRows
-from luthier.post.logprobs import token_logprobs
+from luthier.post.logprobs import Logits, token_logprobs
 from luthier.post.pairs import PairMeasures
 from luthier.train.device import within_memory
 from luthier.train.objective import Rows, micro_batches
@@ -103,15 +103,15 @@ class PreferenceObjective(PairMeasures):
 
     measures = ("margin", "accuracy", "chosen_reward", "rejected_reward", "chosen_logprob", "rejected_logprob", "chosen_longer")
 
-    def __init__(self, settings: DpoSection, reference: Tensor) -> None:
-        """`reference` are the reference's log-probabilities of all pairs, on the device. Shapes: (pairs, 2)"""
+    def __init__(self, settings: DpoSection, reference: Tensor, softcap: float | None = None) -> None:
+        """`reference` are the reference's log-probabilities of all pairs, on the device; `softcap` is the model's. Shapes: (pairs, 2)"""
         super().__init__(reference.device)
-        self._settings, self._reference = settings, reference
+        self._settings, self._reference, self._how = settings, reference, Logits(softcap)
 
     def __call__(self, forward: Callable[..., Tensor], head_weight: Tensor, rows: Rows, n_targets: int) -> Tensor:
         """Return the micro-batch's share of the mean loss over `n_targets` pairs."""
         hidden = forward(rows.inputs, doc_ids=rows.doc_ids)  # (B, T, D)
-        logprobs, _ = token_logprobs(hidden, head_weight, rows.targets)  # (B, T)
+        logprobs, _ = token_logprobs(hidden, head_weight, rows.targets, self._how)  # (B, T)
         numbers, sums, tokens = answers(logprobs, rows)
         pairs = Pairs(sums, self._reference[numbers], tokens)
         with torch.no_grad():
@@ -128,14 +128,14 @@ def pair_logprobs(model: Decoder, rows: PreferenceRows, device: str, n_rows: int
 
     Shapes: -> numbers of the pairs (P,), ascending; log-probabilities (P, 2); tokens (P, 2); on the CPU
     """
-    end = min(rows.n_rows, n_rows or rows.n_rows)
+    end, how = min(rows.n_rows, n_rows or rows.n_rows), Logits(model.config.logit_softcap)
 
     def attempt(at_once: int) -> list[tuple[Tensor, ...]]:
         found: list[tuple[Tensor, ...]] = []
         for start in range(0, end, at_once):
             (part,) = micro_batches(gather(rows, np.arange(start, min(end, start + at_once))), at_once, device)
             hidden = model(part.inputs, doc_ids=part.doc_ids)  # (B, T, D)
-            logprobs, _ = token_logprobs(hidden, model.head_weight, part.targets)
+            logprobs, _ = token_logprobs(hidden, model.head_weight, part.targets, how)
             found.append(tuple(values.cpu() for values in answers(logprobs, part)))
         return found
 

@@ -27,7 +27,7 @@ from luthier.generate.chat import chat_stop_ids
 from luthier.generate.engine import Completion, Engine
 from luthier.model.decoder import Decoder
 from luthier.pack.loader import IGNORE_INDEX, Batch, Loader, Row
-from luthier.post.logprobs import token_logprobs
+from luthier.post.logprobs import Logits, token_logprobs
 from luthier.post.policy import FIGURES, group_advantages, row_weights
 from luthier.post.rewards import Answer, Reward
 from luthier.runs.files import atomic_file, make_directory
@@ -61,7 +61,8 @@ class ProblemRows:
                 fix="set max_new_tokens lower, or give problems",
             )
         self.problems, self.prompts = [one for one, _ in kept], [ids for _, ids in kept]
-        self.dropped = len(problems) - len(kept)
+        fits = {one.id for one, _ in kept}
+        self.dropped = [one for one in problems if one.id not in fits]
         self._pad, self._room = tokenizer.special.pad, max_new_tokens
 
     @property
@@ -127,14 +128,14 @@ class Rollouts:
         self._engine.model.eval()
         asked = [problem for problem in problems for _ in range(group)]
         seeds = [problem_seed(self._seed, number, problem, i % group) for i, problem in enumerate(asked)]
-        settings = SamplingSection(
-            temperature=1.0, top_k=0, top_p=1.0, repetition_penalty=1.0, max_new_tokens=self._settings.max_new_tokens
-        )
+        ours = self._settings
+        drawn = {"temperature": ours.temperature, "top_p": ours.top_p, "max_new_tokens": ours.max_new_tokens}
+        settings = SamplingSection(top_k=0, repetition_penalty=1.0, **drawn)
         prompts = [rows.prompts[problem] for problem in asked]
         stop_ids, banned_ids = chat_stop_ids(self._tokenizer), self._without_token
-        completions = generate_batch(
-            self._engine, prompts, settings, seeds, stop_ids=stop_ids, banned_ids=banned_ids, rows_at_once=ROWS_AT_ONCE
-        )
+        given = {"stop_ids": stop_ids, "banned_ids": banned_ids, "rows_at_once": ROWS_AT_ONCE}
+        as_drawn = (ours.temperature, ours.top_p) != (1.0, 1.0)
+        completions = generate_batch(self._engine, prompts, settings, seeds, as_drawn=as_drawn, **given)
         said = [answer_of(completion, self._tokenizer) for completion in completions]
         rewards = self._reward([rows.problems[problem] for problem in asked], said)
         batch = self._batch([Sampled(*one) for one in zip(prompts, completions, rewards, strict=True)])
@@ -175,9 +176,9 @@ class Rollouts:
     @torch.no_grad()
     def _logprobs(self, model: Decoder, batch: Batch) -> np.ndarray:
         """Log-probabilities of the answers by the trainer's own forward pass. Shapes: (B, T)"""
-        found: list[Tensor] = []
+        found, how = list[Tensor](), Logits(model.config.logit_softcap, self._settings.temperature)
         for part in micro_batches(batch, ROWS_AT_ONCE, str(self._engine.device)):
-            found.append(token_logprobs(model(part.inputs), model.head_weight, part.targets)[0])
+            found.append(token_logprobs(model(part.inputs), model.head_weight, part.targets, how)[0])
         return torch.cat(found).cpu().numpy()
 
 

@@ -76,7 +76,7 @@ def _run(job: Job, section: DpoSection, before: str) -> Outcome:
     from luthier.post.distill import mean_divergence
     from luthier.post.preference import Pairs, PreferenceObjective, figures, pair_logprobs
     from luthier.stages.attention import choose_attention
-    from luthier.stages.before import Onlooker, require_plain_head
+    from luthier.stages.before import Onlooker
     from luthier.stages.recorder import Training
     from luthier.stages.training import final_checkpoint, run_training, settle_compute
     from luthier.tokenizer.tokenizer import Tokenizer
@@ -89,7 +89,6 @@ def _run(job: Job, section: DpoSection, before: str) -> Outcome:
     train, held_out = (PreferenceRows.open(job.directory, split) for split in ("train", "validation"))
 
     model, _ = load_model(base)
-    require_plain_head(section.name, model.config)
     steps = max(1, math.ceil(section.epochs * train.n_rows / rows_per_step(section.global_batch_tokens, train.seq_len)))
     attention = partial(choose_attention, job=job, settings=section, config=model.config, documents=True)
     compute = settle_compute(job, section, steps * section.global_batch_tokens, model.config.n_layers, attention)
@@ -111,7 +110,7 @@ def _run(job: Job, section: DpoSection, before: str) -> Outcome:
         return {**{f"val/{name}": value for name, value in found.items()}, **onlooker.regression()}
 
     optim = optim_at(recipe, section.lr)
-    objective = PreferenceObjective(section, known["train"].to(device))
+    objective = PreferenceObjective(section, known["train"].to(device), model.config.logit_softcap)
     given = (job, section.name, section, optim, model, tokenizer, train, steps, compute, course(section, steps), validate)
     outcome = run_training(Training(*given, onlooker.answers, objective=objective, optimizer=low_rank(section, recipe.run.seed)))
     summary = {"preferences": made["splits"], "sources": made["sources"], "found": onlooker.found(), **outcome.summary}

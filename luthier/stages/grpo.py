@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,7 +52,7 @@ def build_problems(section: GrpoSection, seed: int, cache: Path) -> tuple[list[P
     Raises: DataError when a side has none
     """
     from luthier.data.reading.sources import read_source
-    from luthier.data.report import SourceReport
+    from luthier.data.report import SourceReport, place_of
     from luthier.data.split import keyed_hash
     from luthier.tasks.problems import arithmetic, read_problems
 
@@ -62,12 +63,12 @@ def build_problems(section: GrpoSection, seed: int, cache: Path) -> tuple[list[P
             sides = arithmetic(seed, source.digits, source.operations, section.validation_share)
         else:
             found = list[Problem]()
-            for one in read_problems(read_source(source, cache, report), source.problems, report.drop):
+            for one in read_problems(read_source(source, cache, report), source.problems, report.leave_out):
                 if one.id in seen:
                     report.drop("duplicate")
                     continue
                 seen.add(one.id)
-                found.append(one)
+                found.append(replace(one, place=place_of(report.where())))
             held_out = {one.id for one in found if keyed_hash(seed, one.id) < section.validation_share * 2**64}
             sides = [one for one in found if one.id not in held_out], [one for one in found if one.id in held_out]
         if source.limit is not None:
@@ -75,7 +76,8 @@ def build_problems(section: GrpoSection, seed: int, cache: Path) -> tuple[list[P
         else:
             train += sides[0]
         unseen += sides[1]
-        counts.append({"name": source.label, "problems": len(sides[0]), "unseen": len(sides[1]), **report.counts()})
+        sizes = {"problems": len(sides[0]), "unseen": len(sides[1])}
+        counts.append({"name": source.label, **sizes, **report.counts(), "left_out": report.left_out})
     if not train or not unseen:
         raise DataError(f"grpo: there must be problems to train on and unseen ones, got {len(train)} and {len(unseen)}", fix="add problems")
     return train, sorted(unseen, key=lambda one: hashlib.blake2b(one.id.encode()).digest())[: section.eval_problems], counts
@@ -134,12 +136,13 @@ def _parts(
 def _run(job: Job, section: GrpoSection, before: str) -> Outcome:
     from luthier.generate.engine import Engine
     from luthier.optim.schedule import course
+    from luthier.pack.conversations import MOST_EXAMPLES
     from luthier.post.adapters import low_rank
     from luthier.post.policy import PolicyObjective
     from luthier.post.rewards import Rewards
     from luthier.post.rollouts import ProblemRows, RolloutLoader, Rollouts
     from luthier.stages.attention import choose_attention
-    from luthier.stages.before import Onlooker, require_plain_head
+    from luthier.stages.before import Onlooker
     from luthier.stages.recorder import Training
     from luthier.stages.training import final_checkpoint, run_training, settle_compute
     from luthier.tasks.grading.judge import Judge
@@ -151,12 +154,13 @@ def _run(job: Job, section: GrpoSection, before: str) -> Outcome:
     system = system_messages(section.system_prompt or recipe.sft.system_prompt)
     train, unseen, counts = build_problems(section, seed, job.cache)
     model, _ = load_model(base)
-    require_plain_head(section.name, model.config)
     rows, held_out = (
         ProblemRows(problems, system, tokenizer, section.max_new_tokens, model.config.max_seq_len) for problems in (train, unseen)
     )
     if rows.dropped:
-        job.progress.warn(f"{section.name}: {rows.dropped} of {len(train)} problems leave no room for an answer and are left out")
+        where = ", ".join(one.place for one in rows.dropped[:MOST_EXAMPLES] if one.place)
+        first = f", the first at {where}" if where else ""
+        job.progress.warn(f"{section.name}: {len(rows.dropped)} of {len(train)} problems leave no room for an answer{first}; left out")
     tokens = section.prompts_per_step * section.group_size * rows.seq_len
     # Rows are as long as the longest answer, which differs from step to step: compiling for each length takes longer than it saves.
     compiles = "off" if section.compile == "auto" else section.compile
@@ -173,7 +177,7 @@ def _run(job: Job, section: GrpoSection, before: str) -> Outcome:
     def warn(text: str) -> None:
         job.progress.warn(f"{section.name}: {text}")
 
-    with Judge(section.judge_seconds) as judge:
+    with Judge(section.judge_seconds, section.allow_code) as judge:
         rewards = Rewards(judge, section, warn, _parts(job, section, judge, tokenizer, system, compute))
         rollouts = Rollouts(engine, tokenizer, rows, rewards, section, seed, reference)
         loader = RolloutLoader(rollouts, rows, section, seed, job.directory / "rollouts", writes=not follows())
@@ -193,7 +197,7 @@ def _run(job: Job, section: GrpoSection, before: str) -> Outcome:
         )
         optim = optim_at(recipe, section.lr)
         given = (job, section.name, settings, optim, model, tokenizer, rows, section.steps, compute, course(section, section.steps))
-        objective, optimizer = PolicyObjective(section, warn), low_rank(section, seed)
+        objective, optimizer = PolicyObjective(section, warn, model.config.logit_softcap), low_rank(section, seed)
         training = Training(*given, validate, sample, objective=objective, optimizer=optimizer, loader=loader)
         outcome = run_training(training)
         best = [(question, "highest reward", answer) for question, answer in _best(loader, tokenizer, section.keep_answers)]

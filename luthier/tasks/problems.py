@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 from luthier.errors import ConfigError
@@ -34,6 +34,8 @@ class Problem:
     answer: str
     grader: str
     id: str
+    place: str = field(default="", compare=False)
+    """File and line, or record, of what it was made of."""
 
     def behind(self, system: Iterable[Message]) -> list[Message]:
         """The prompt behind a system message, unless it has its own."""
@@ -100,6 +102,22 @@ def of_constraints(record: Mapping[str, Any]) -> Problem:
     return problem(fields.text(record, "prompt", "question"), json.dumps(wanted, ensure_ascii=False, sort_keys=True), "constraints")
 
 
+def of_programs(record: Mapping[str, Any]) -> Problem:
+    """Read a task for a program and its tests: `text` or `prompt` with `test_list` as in MBPP, or with `test` and `entry_point`.
+
+    Raises: Unfit
+    """
+    asked = fields.text(record, ("text", "prompt"), "question")
+    if record.get("test_list") is not None:
+        before = fields.optional(record, "test_setup_code")
+        tests = "\n".join([*([before] if before else []), *(fields.clean(test) for test in fields.items(record, "test_list"))])
+    else:
+        tests = f"{fields.text(record, 'test', 'answer')}\n\ncheck({fields.text(record, 'entry_point', 'answer')})"
+    if not tests.strip():
+        raise Unfit("empty_answer")
+    return problem(asked, tests, "program")
+
+
 def of_prompts(record: Mapping[str, Any]) -> Problem:
     """Read a conversation of any shape up to its last answer, or what is asked alone; nothing is graded, the reward comes from elsewhere.
 
@@ -127,6 +145,7 @@ READERS: Mapping[str, Callable[[Mapping[str, Any]], Problem]] = {
     "choices": of_choices,
     "questions": of_questions,
     "constraints": of_constraints,
+    "programs": of_programs,
     "prompts": of_prompts,
 }
 

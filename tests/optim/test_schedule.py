@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from luthier.config.post import SftSection
+from luthier.config.sft import SftSection
 from luthier.config.training import CourseSection, OptimSection
 from luthier.optim.schedule import course, lr_scale
 

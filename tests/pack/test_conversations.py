@@ -185,9 +185,11 @@ def test_the_loss_counts_all_answers_the_last_or_everything() -> None:
     begins = len(render(messages[:3], ours)[0])
     assert fit(messages, ours, 99, "last")[:2] == (ids, [False] * begins + mask[begins:])
     assert fit(messages, ours, 99, "all")[:2] == (ids, [False] + [True] * (len(ids) - 1))
+    ends = [token == ours.special.end_of_turn and learned for token, learned in zip(ids, mask, strict=True)]
+    assert sum(ends) == 2 and fit(messages, ours, 99, "end")[:2] == (ids, ends)
     cut = len(ids) - 1
     first = len(render(messages[:2], ours)[0])
-    for supervise in ("assistant", "last", "all"):
+    for supervise in ("assistant", "last", "end", "all"):
         shorter, learned, whole = fit(messages, ours, cut, supervise)
         assert (shorter, whole) == (ids[:first], False) and learned[-1] and shorter[-1] == ours.special.end_of_turn
 
@@ -229,7 +231,7 @@ def test_what_is_too_long_is_named(tmp_path: Path) -> None:
     assert report["too_long"] == [{"place": f"file.jsonl:{line}", "what": "left out"} for line in range(1, 6)]
 
 
-@pytest.mark.parametrize("supervise", ["assistant", "last", "all"])
+@pytest.mark.parametrize("supervise", ["assistant", "last", "end", "all"])
 def test_right_masks_pass(tmp_path: Path, supervise: Any) -> None:
     given_ = [talk("a" * i, "b" * (i % 7), "c", "d") for i in range(1, 30)]
     report = pack_conversations(given_, tokenizer(), 64, tmp_path, "train", None, supervise)

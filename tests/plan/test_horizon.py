@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from luthier.config.load import load_recipe
-from luthier.config.post import SftSection
+from luthier.config.sft import SftSection
 from luthier.config.training import PretrainSection
 from luthier.plan.horizon import StepRows, step_rows, steps_for
 from luthier.plan.report import plan

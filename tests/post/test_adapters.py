@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from luthier.config.post import LoraSection
+from luthier.config.sft import LoraSection
 from luthier.config.training import OptimSection
 from luthier.errors import ConfigError
 from luthier.model.decoder import Decoder

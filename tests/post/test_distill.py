@@ -14,9 +14,9 @@ from tests.small import small_decoder
 
 
 @pytest.mark.parametrize(("mix", "temperature"), [(1.0, 1.0), (0.7, 1.0), (0.5, 2.0), (0.0, 1.0)])
-@pytest.mark.parametrize("chunk", [4, 1024])
+@pytest.mark.parametrize(("chunk", "caps"), [(4, (None, None)), (1024, (None, None)), (4, (4.0, 2.0))])
 def test_loss_and_gradients_equal_those_of_whole_logits(
-    mix: float, temperature: float, chunk: int, monkeypatch: pytest.MonkeyPatch
+    mix: float, temperature: float, chunk: int, caps: tuple[float | None, float | None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(distill, "CHUNK_TOKENS", chunk)
     chance = torch.Generator().manual_seed(1)
@@ -24,10 +24,11 @@ def test_loss_and_gradients_equal_those_of_whole_logits(
     taught, head = (torch.randn(n, 12, generator=chance) for n in (15, 30))
     targets = torch.randint(30, (15,), generator=chance)
     targets[:4] = IGNORE_INDEX
-    loss, divergence, cross_entropy = distil_loss(hidden, weight, taught, head, targets, mix, temperature)
+    loss, divergence, cross_entropy = distil_loss(hidden, weight, taught, head, targets, mix, temperature, caps)
     gradients = torch.autograd.grad(loss * 0.5, (hidden, weight))
 
-    logits, wanted = (hidden @ weight.T)[4:], (taught @ head.T)[4:]
+    products = ((hidden @ weight.T)[4:], (taught @ head.T)[4:])
+    logits, wanted = (one if cap is None else cap * torch.tanh(one / cap) for one, cap in zip(products, caps, strict=True))
 
     def kl(heat: float) -> torch.Tensor:
         return F.kl_div((logits / heat).log_softmax(-1), (wanted / heat).log_softmax(-1), reduction="sum", log_target=True)

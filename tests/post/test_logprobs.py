@@ -7,11 +7,14 @@ import torch
 
 from luthier.pack.loader import IGNORE_INDEX
 from luthier.post import logprobs
-from luthier.post.logprobs import token_logprobs
+from luthier.post.logprobs import Logits, token_logprobs
 
 
+@pytest.mark.parametrize(("softcap", "temperature"), [(None, 1.0), (None, 0.7), (3.0, 1.0), (3.0, 1.5)])
 @pytest.mark.parametrize("chunk", [1, 5, 1024])
-def test_values_and_gradients_equal_those_of_whole_logits(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_values_and_gradients_equal_those_of_whole_logits(
+    chunk: int, softcap: float | None, temperature: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(logprobs, "CHUNK_TOKENS", chunk)
     chance = torch.Generator().manual_seed(1)
     hidden = torch.randn(3, 7, 16, generator=chance, requires_grad=True)
@@ -21,9 +24,10 @@ def test_values_and_gradients_equal_those_of_whole_logits(chunk: int, monkeypatc
     outer = torch.randn(3, 7, generator=chance)
     counted = targets != IGNORE_INDEX
 
-    found, entropies = token_logprobs(hidden, weight, targets)
+    found, entropies = token_logprobs(hidden, weight, targets, Logits(softcap, temperature))
     gradients = torch.autograd.grad((found * outer).sum(), (hidden, weight))
-    whole = (hidden @ weight.T).log_softmax(-1)
+    logits = hidden @ weight.T
+    whole = ((logits if softcap is None else softcap * torch.tanh(logits / softcap)) / temperature).log_softmax(-1)
     right = whole.gather(-1, targets.clamp_min(0)[..., None]).squeeze(-1) * counted
     expected = torch.autograd.grad((right * outer).sum(), (hidden, weight))
 

@@ -13,13 +13,16 @@ import torch
 from luthier.config.post import GrpoSection
 from luthier.errors import CheckpointError, DataError
 from luthier.generate.engine import Engine
+from luthier.generate.sampling import apply_top_p
 from luthier.pack.loader import IGNORE_INDEX
-from luthier.post.policy import FIGURES
+from luthier.post.logprobs import Logits, token_logprobs
+from luthier.post.policy import FIGURES, PolicyObjective
 from luthier.post.rewards import Answer, Reward, Rewards
 from luthier.post.rollouts import ProblemRows, RolloutLoader, Rollouts
 from luthier.tasks.conversation import Message
 from luthier.tasks.grading.judge import Grade
 from luthier.tasks.problems import Problem, arithmetic, problem
+from luthier.train.objective import micro_batches
 from tests.post.test_policy import section
 from tests.small import small_decoder, small_tokenizer
 
@@ -67,6 +70,37 @@ def test_a_batch_holds_what_was_said_and_what_it_is_worth(tmp_path: Path) -> Non
     assert max(batch.targets[counted]) < TOKENIZER.vocab_size
 
 
+def test_what_is_sampled_otherwise_has_the_probabilities_it_was_drawn_with(tmp_path: Path) -> None:
+    settings = section(prompts_per_step=4, group_size=4, temperature=0.8, top_p=0.7, kl_coef=0.1, updates_per_rollout=2)
+    made, engine = loader(settings, tmp_path)
+    batch = made.batch(0)
+    targets = torch.from_numpy(batch.targets).clamp_min(0)[..., None]
+    counted = batch.targets != IGNORE_INDEX
+    with torch.no_grad():
+        logits = engine.model.logits(engine.model(torch.from_numpy(batch.inputs)))
+        reference = small_decoder(4, vocab_size=TOKENIZER.vocab_size + 7)
+        before = (reference.logits(reference(torch.from_numpy(batch.inputs))) / 0.8).log_softmax(-1)
+    whole = (logits / 0.8).log_softmax(-1)
+    known = logits.index_fill(-1, torch.arange(TOKENIZER.vocab_size, logits.shape[-1]), -torch.inf)  # rows without a token are not drawn
+    drawn = apply_top_p(known / 0.8, 0.7).log_softmax(-1)
+    for name, logprobs in (("old", whole), ("sampled", drawn), ("reference", before)):
+        right = logprobs.gather(-1, targets).squeeze(-1).numpy()
+        np.testing.assert_allclose(batch.extras[name], np.where(counted, right, 0), atol=1e-4)
+    assert (batch.extras["sampled"][counted] > batch.extras["old"][counted]).all(), "what is cut off makes the rest likelier"
+
+
+def test_the_first_update_has_ratios_of_one_at_any_temperature(tmp_path: Path) -> None:
+    settings = section(prompts_per_step=2, group_size=3, temperature=0.6, kl_coef=0.1, updates_per_rollout=2)
+    made, engine = loader(settings, tmp_path)
+    objective = PolicyObjective(settings)
+    batch = made.batch(0)
+    (part,) = micro_batches(batch, 99, "cpu")
+    objective(engine.model, engine.model.head_weight, part, objective.count(batch)).backward()
+    assert dict(zip(objective.measures, objective.sums(), strict=True))["clip_share"] == 0
+    now, _ = token_logprobs(engine.model(part.inputs), engine.model.head_weight, part.targets, Logits(temperature=0.6))
+    torch.testing.assert_close(now.detach(), part.extras["old"], atol=1e-5, rtol=0)
+
+
 def test_a_rollout_is_a_function_of_weights_seed_and_number(tmp_path: Path) -> None:
     settings = section(prompts_per_step=2, group_size=3)
     first, again, other = (loader(settings, tmp_path, seed)[0] for seed in (1, 1, 2))
@@ -104,7 +138,7 @@ def test_a_damaged_rollout_is_an_error(tmp_path: Path) -> None:
 def test_prompts_without_room_are_counted() -> None:
     long = problem("one " * 60, "1", "number")
     rows = ProblemRows([*arithmetic(1)[0][:3], long], [], TOKENIZER, 9, 64)
-    assert (rows.n_rows, rows.dropped) == (3, 1)
+    assert (rows.n_rows, rows.dropped) == (3, [long])
     with pytest.raises(DataError, match="none of 1 problems"):
         ProblemRows([long], [], TOKENIZER, 9, 64)
 

@@ -11,6 +11,7 @@ import pytest
 NOUNS = ["river", "mountain", "violin", "teacher", "garden", "window", "engine", "planet", "forest", "letter", "market", "doctor"]
 VERBS = ["holds", "carries", "finds", "follows", "paints", "counts", "repairs", "watches", "crosses", "remembers"]
 ADJECTIVES = ["old", "quiet", "bright", "narrow", "wooden", "distant", "early", "careful", "green", "famous"]
+THINGS = ("river", "violin", "teacher", "garden", "window", "engine", "planet", "forest")
 
 
 def sentence(chance: random.Random) -> str:
@@ -32,6 +33,20 @@ def write_instructions(path: Path, count: int = 60) -> Path:
         {"instruction": f"What does the {noun} do? {i}", "input": "", "output": sentence(chance)}
         for i in range(count)
         for noun in NOUNS[:1]
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def write_pairs(path: Path, count: int = 48) -> Path:
+    """Pairs whose chosen answer is kind and whose rejected one is not, neither always the longer."""
+    rows = [
+        {
+            "prompt": f"What is the {THINGS[i % 8]}? {i}",
+            "chosen": f"The {THINGS[i % 8]} is fine." + " Thank you." * (i % 2),
+            "rejected": f"The {THINGS[i % 8]} is bad." + " Go away." * (i % 3 == 0),
+        }
+        for i in range(count)
     ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path

@@ -13,25 +13,9 @@ import pytest
 from luthier.cli import call
 from luthier.config.load import load_recipe
 from luthier.stages.order import load_stage, model_stages
-from tests.stages.conftest import make_tiny
+from tests.stages.conftest import make_tiny, write_pairs
 from tests.stages.test_pipeline import run_json
 from tests.stages.test_post import SMALL
-
-NOUNS = ("river", "violin", "teacher", "garden", "window", "engine", "planet", "forest")
-
-
-def write_pairs(path: Path, count: int = 48) -> Path:
-    """Pairs whose chosen answer is kind and whose rejected one is not, neither always the longer."""
-    rows = [
-        {
-            "prompt": f"What is the {NOUNS[i % 8]}? {i}",
-            "chosen": f"The {NOUNS[i % 8]} is fine." + " Thank you." * (i % 2),
-            "rejected": f"The {NOUNS[i % 8]} is bad." + " Go away." * (i % 3 == 0),
-        }
-        for i in range(count)
-    ]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
 
 
 def posted(tmp_path: Path, more: str = "") -> str:
@@ -99,6 +83,7 @@ def test_adapters_move_only_what_they_adapt(tmp_path: Path, capsys: pytest.Captu
 @pytest.mark.parametrize("loss", ["simpo", *(pytest.param(loss, marks=pytest.mark.slow) for loss in ("ipo", "orpo"))])
 def test_its_relatives_train(loss: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = [*make_tiny(tmp_path), *SMALL, "pack.seq_len=64", posted(tmp_path, f'loss = "{loss}",'), "post.kind.epochs=1"]
+    arguments.append("model.logit_softcap=20")
     made = run_json([*arguments, "--until", "kind"], capsys)
     assert (Path(made["run"]) / "kind" / "train-reference.npy").exists() == (loss == "ipo")
     assert made["post"]["kind"]["loss"] > 0

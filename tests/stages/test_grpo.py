@@ -17,8 +17,7 @@ from luthier.post.policy import PolicyObjective
 from luthier.post.rollouts import Rollouts
 from luthier.stages.order import load_stage
 from luthier.tasks.grading.judge import Grade, Judge
-from tests.stages.conftest import make_tiny
-from tests.stages.test_dpo import NOUNS, write_pairs
+from tests.stages.conftest import THINGS, make_tiny, write_pairs
 from tests.stages.test_pipeline import run_json
 from tests.stages.test_post import SMALL
 
@@ -39,7 +38,7 @@ class Killed(Exception):
 def test_killed_anywhere_gives_the_same_weights(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe = posted("updates_per_rollout = 2, kl_coef = 0.05,")
+    recipe = posted("updates_per_rollout = 2, kl_coef = 0.05, temperature = 0.9, top_p = 0.95,")
     tiny = [*make_tiny(tmp_path), *SMALL, "pack.seq_len=64", "--until", "learn"]
     run_json([*tiny[:-1], "sft"], capsys)
     expected = run_json([*tiny, recipe, "post.learn.log_every=1"], capsys)
@@ -93,7 +92,7 @@ def test_a_grader_that_fails_does_not_end_it(tmp_path: Path, capsys: pytest.Capt
 def banked(tmp_path: Path, judge: str = "judge", more: str = "") -> str:
     """A reward model, and training by it and by a rule on a bank of prompts."""
     pairs, bank = write_pairs(tmp_path / "pairs.jsonl"), tmp_path / "bank.jsonl"
-    chats = [{"messages": [{"role": "user", "content": f"What is the {noun}?"}, {"role": "assistant", "content": "A."}]} for noun in NOUNS]
+    chats = [{"messages": [{"role": "user", "content": f"What is the {noun}?"}, {"role": "assistant", "content": "A."}]} for noun in THINGS]
     bank.write_text("".join(json.dumps(chat) + "\n" for chat in [*chats, *chats, {"messages": [{"content": "?"}]}]))
     reward = (
         f'{{kind="reward", name="judge", global_batch_tokens = 256, validation_share = 0.2, lr = 2e-3, epochs = 2, sources = ["{pairs}"]}}'
@@ -112,7 +111,7 @@ def test_a_bank_of_prompts_with_a_learned_reward(tmp_path: Path, capsys: pytest.
     assert len({row["post/reward"] for row in rows if "post/reward" in row}) > 1
     stage = json.loads((run / "learn" / "stage.json").read_text())
     (bank,) = stage["summary"]["problems"]
-    assert bank["problems"] + bank["unseen"] == len(NOUNS) and bank["dropped"] == {"duplicate": len(NOUNS), "missing_role": 1}
+    assert bank["problems"] + bank["unseen"] == len(THINGS) and bank["dropped"] == {"duplicate": len(THINGS), "missing_role": 1}
     assert set(stage["inputs"]) == {"tokenizer", "pack", "sft", "judge", "source.0"}
 
     elsewhere = run_json([*tiny, banked(tmp_path, str((run / "judge").resolve()))], capsys)
@@ -134,8 +133,9 @@ def test_a_reward_model_stands_before_what_it_rewards(tmp_path: Path) -> None:
 
 def test_settings_that_came_later_leave_earlier_keys_alone(tmp_path: Path) -> None:
     recipe = load_recipe([str(make_tiny(tmp_path)[0])], [posted()])
-    later = set(GrpoSection.later)
-    assert later and not later & set(load_stage("learn", recipe).settings(recipe)["grpo"]) and not later & set(recipe.decides()["post"][0])
+    later = {name for name, field in GrpoSection.model_fields.items() if field.exclude_if is not None}
+    assert {"rules", "reward_model", "reward_weight", "temperature", "top_p", "allow_code"} <= later
+    assert not later & set(load_stage("learn", recipe).settings(recipe)["grpo"]) and not later & set(recipe.decides()["post"][0])
     assert {"grader_weight", "clip_eps_high"} <= set(recipe.decides()["post"][0])
     ruled = load_recipe([str(make_tiny(tmp_path)[0])], [posted('rules = [{rule = "ended"}],')])
     assert load_stage("learn", ruled).settings(ruled)["grpo"]["rules"][0]["rule"] == "ended"

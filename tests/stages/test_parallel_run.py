@@ -16,6 +16,8 @@ import pytest
 from luthier.cli import call
 from tests.ranks import ROOT, Part, perform
 from tests.stages.conftest import make_tiny
+from tests.stages.test_grpo import posted
+from tests.stages.test_post import SMALL
 
 STEPS = 24
 OPTIONS = ["optim.name=adamw", "optim.lr=1e-3", "pretrain.precision=fp32", "sft.precision=fp32"]
@@ -67,6 +69,25 @@ def test_any_number_of_ranks_goes_on_and_learns_what_one_does(tmp_path: Path) ->
     assert together(tuned_by_two) == together(tuned_by_one)
     for stage in ("pretrain", "sft"):
         require_near(tmp_path / "one", tmp_path / "several", stage)
+
+
+def test_ranks_learn_from_their_own_answers_what_one_does(tmp_path: Path) -> None:
+    """Each rank samples the whole rollout and learns from its share of it; a rollout that is used again is read after a stop."""
+    recipe = [*make_tiny(tmp_path), *OPTIONS, *SMALL, "pack.seq_len=64", "post.learn.precision=fp32"]
+    recipe.insert(1, posted("updates_per_rollout = 2, kl_coef = 0.05,"))
+
+    def play(size: int, root: str, until: str, **more: Any) -> dict[str, Any]:
+        arguments = ["run", *recipe, f"runs.root={tmp_path / root}", "--until", until]
+        return {"size": size, "arguments": arguments, "root": str(tmp_path / root), **more}
+
+    before = [play(1, root, "sft") for root in ("one", "several")]
+    plays = [*before, play(1, "one", "learn"), play(2, "several", "learn", stop_after=3), play(2, "several", "learn")]
+    *_, one, stopped, finished = perform("tests.stages.ranks", plays)
+    assert [part.result["code"] for parts in (one, stopped, finished) for part in parts] == [0, 130, 130, 0, 0], finished[0].said
+    assert together(stopped) + together(finished) == together(one) and len(together(one)) == 6
+    ours, theirs = (numbers(tmp_path / root, "learn") for root in ("several", "one"))
+    for line, there in zip(ours, theirs, strict=True):
+        assert line == pytest.approx(there, rel=1e-4, abs=1e-6)
 
 
 def test_one_rank_alone_is_not_supervised(tiny: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,7 @@ from luthier.errors import ConfigError
 from luthier.model.weights import load_tensors
 from luthier.stages.order import load_stage, model_stages, stage_names
 from luthier.stages.pipeline import stages_until
-from tests.stages.conftest import make_tiny, write_instructions
+from tests.stages.conftest import make_tiny, write_instructions, write_pairs
 from tests.stages.test_pipeline import run_json
 
 SMALL = ["pretrain.steps=6", "sft.epochs=0.2", "eval.questions=['What does the river do?']", "export.parity_prompts=0"]
@@ -73,6 +73,7 @@ def test_stages_begin_with_the_model_before_them(tiny: list[str], tmp_path: Path
         (['post=[{kind="dpo", name="a", sources=["x"], loss="ipo", label_smoothing=0.1}]'], "label_smoothing: this training"),
         (['post=[{kind="distill", name="a", teacher="x", label_smoothing=0.1}]'], "label_smoothing: this training"),
         (['post=[{kind="dpo", name="a"}]'], "sources: Field required"),
+        (['post=[{kind="grpo", name="a", sources=[{problems="programs", path="x"}]}]'], "set `allow_code` to allow that"),
         (['post=[{kind="dpo", name="a", sources=["x"], betta=1}]'], "did you mean `beta`"),
     ],
 )
@@ -114,3 +115,72 @@ def test_whole_life_with_a_second_tuning(tmp_path: Path, capsys: pytest.CaptureF
     victim.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     assert call(["verify", run.name, "--repair", *root]) == 0
     assert max((run / "stop").glob("checkpoints/*/model.safetensors")).read_bytes() == whole
+
+
+def test_a_stage_that_teaches_to_stop(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tiny = [*make_tiny(tmp_path), *SMALL, "--until", "eval"]
+    run = Path(run_json([*tiny, posted(tmp_path), "post.stop.supervise=end", "post.stop.lr=5e-3", "post.stop.epochs=2"], capsys)["run"])
+    ended = json.loads((run / "eval" / "eval.json").read_text())["endings"]
+    assert ended["sft"]["ended"] == 0 and ended["tuned"]["ended"] == ended["tuned"]["asked"] == 1
+    made = json.loads((run / "stop" / "stage.json").read_text())["summary"]["conversations"]["train"]
+    assert made["supervised_tokens"] == made["conversations"]
+
+
+def _lines(path: Path, *records: object) -> Path:
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return path
+
+
+def test_what_cannot_be_learned_from_is_named_with_its_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tiny = [*make_tiny(tmp_path), *SMALL, "pack.seq_len=48", "--until", "bank"]
+    ask, long, a = {"role": "user", "content": "What is it?"}, "river " * 60, {"role": "assistant", "content": "a"}
+    wrong = [{"messages": [{"content": "x"}]}, {"messages": [ask, {"role": "assistant", "content": ""}]}]
+    chats = [{"messages": [{**ask, "content": f"What? {i}"}, {"role": "assistant", "content": f"It {i}."}]} for i in range(20)]
+    talks = _lines(tmp_path / "talks.jsonl", *wrong, {"messages": [{**ask, "content": long}, a]}, *chats)
+    pairs = [{"prompt": f"What? {i}", "chosen": f"Good {i}.", "rejected": "Bad."} for i in range(20)]
+    bad = [{"prompt": [{"content": "x"}], "chosen": "a", "rejected": "b"}, {"prompt": "x", "chosen": "", "rejected": "b"}]
+    compared = _lines(tmp_path / "pairs.jsonl", *bad, {"prompt": long, "chosen": "a", "rejected": "b"}, *pairs)
+    dpo = f'{{kind="dpo", name="kind", global_batch_tokens=256, validation_share=0.2, sources=["{compared}"]}}'
+    shape = 'steps=1, prompts_per_step=2, group_size=2, max_new_tokens=4, validation_share=0.3, rules=[{rule="ended"}]'
+    grpo = f'{{kind="grpo", name="bank", {shape}, sources=[{{problems="prompts", path="{talks}"}}]}}'
+    assert call(["run", "--json", *tiny, f'sft.sources=["{talks}"]', f"post=[{dpo}, {grpo}]", "sft.validation_share=0.2"]) == 0
+    said = capsys.readouterr()
+    run, long_ones = Path(json.loads(said.out)["run"]), [{"place": "talks.jsonl:3", "what": "left out"}]
+    for stage, key, file in (("sft", "sources", "talks"), ("kind", "sources", "pairs"), ("bank", "problems", "talks")):
+        (source,) = json.loads((run / stage / "stage.json").read_text())["summary"][key]
+        places = [(one["reason"], f"{one['file']}:{one['line']}") for one in source["left_out"]]
+        assert places == [("missing_role", f"{file}.jsonl:1"), ("empty_answer", f"{file}.jsonl:2")]
+    for stage, key, file in (("sft", "conversations", "talks"), ("kind", "preferences", "pairs")):
+        sides = json.loads((run / stage / "stage.json").read_text())["summary"][key]
+        assert [one for side in sides.values() for one in side["too_long"]] == [{**long_ones[0], "place": f"{file}.jsonl:3"}]
+    assert "the first at pairs.jsonl:3 (left out)" in said.err
+    assert "problems leave no room for an answer, the first at talks.jsonl:3; left out" in said.err
+
+
+def test_verbs_end_behind_the_last_stage_of_their_kind(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tiny, pairs = [*make_tiny(tmp_path), *SMALL, "pack.seq_len=64"], write_pairs(tmp_path / "pairs.jsonl")
+    shape = f'global_batch_tokens=256, validation_share=0.2, sources=["{pairs}"]'
+    post = f'post=[{{kind="dpo", name="kind", {shape}}}, {{kind="dpo", name="kinder", {shape}}}, {{kind="reward", name="judge", {shape}}}]'
+    assert call(["dpo", "--json", *tiny, post]) == 0
+    assert json.loads(capsys.readouterr().out)["stages"][-1]["name"] == "kinder"
+    assert call(["dpo", "show", "--json", "-n", "2", *tiny, post]) == 0
+    shown = json.loads(capsys.readouterr().out)["pairs"]
+    assert [row["side"] for row in shown] == ["chosen", "rejected"] * 2 and shown[0]["place"].startswith("pairs.jsonl:")
+    asked, answered = shown[0]["pieces"]
+    assert (
+        not asked["learned"]
+        and asked["text"].startswith("<|user|> What is the ")
+        and "is fine." in answered["text"]
+        and answered["learned"]
+    )
+    assert call(["dpo", "show", "--stage", "judge", *tiny, post]) == 0
+    assert "⟦" in (out := capsys.readouterr().out) and ", rejected: " in out and "3 of " in out
+    for arguments, words in (
+        (["grpo", *tiny, post], "no stage of kind 'grpo'"),
+        (["dpo", "show", "--stage", "sft", *tiny, post], "can be shown so: kind, kinder, judge"),
+        (["sft", "show", "--stage", "kind", *tiny, post], "can be shown so: none"),
+    ):
+        assert call(arguments) == 2 and words in capsys.readouterr().err
+    assert call(["sft", "show", "--stage", "stop", "--json", "-n", "1", *tiny, posted(tmp_path), "post.stop.supervise=end"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)["conversations"]
+    assert row["supervised_tokens"] == 1 and row["pieces"][-1] == {"text": "<|end_of_turn|>", "learned": True, "tokens": 1}

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from luthier.config.post import SftSourceConfig
+from luthier.config.sft import SftSourceConfig
+from luthier.data.report import place_of
 from luthier.errors import DataError
 from luthier.runs.progress import Progress
-from luthier.tasks.build import TASKS, ConversationSet, build_conversations, place_of
+from luthier.tasks.build import TASKS, ConversationSet, build_conversations
 
 
 def _write(path: Path, records: list[Any]) -> Path:

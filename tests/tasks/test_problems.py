@@ -26,6 +26,20 @@ RECORDS: list[tuple[str, dict[str, Any], str, str, str]] = [
 ]
 
 
+def test_programs_have_tests() -> None:
+    records: list[dict[str, Any]] = [
+        {"text": "Add.", "test_setup_code": "x = 1", "test_list": ["assert add(1, 2) == 3", "assert add(0, x) == 1"]},
+        {"prompt": "def add(a, b):", "test": "def check(f):\n    assert f(1, 2) == 3", "entry_point": "add"},
+        {"text": "Add.", "test_list": []},
+        {"text": "Add."},
+    ]
+    why = Counter[str]()
+    listed, checked = read_problems(records, "programs", lambda reason: why.update([reason]))
+    assert (listed.prompt[0].content, listed.grader) == ("Add.", "program") and why == {"empty_answer": 1, "missing_field": 1}
+    assert listed.answer == "x = 1\nassert add(1, 2) == 3\nassert add(0, x) == 1"
+    assert checked.answer == "def check(f):\n    assert f(1, 2) == 3\n\ncheck(add)"
+
+
 @pytest.mark.parametrize(("kind", "record", "answer", "grader", "right"), RECORDS)
 def test_records_become_problems(kind: str, record: dict[str, Any], answer: str, grader: str, right: str) -> None:
     (made,) = read_problems([record], kind)

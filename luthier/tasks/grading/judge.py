@@ -67,7 +67,7 @@ class Judge:
         if problem.grader not in GRADERS:
             raise ConfigError(f"a problem's grader must be one of {', '.join(GRADERS)}, got {problem.grader!r}")
         if problem.grader in RUNS_CODE and not self.allow_code:
-            raise ConfigError(f"the grader {problem.grader!r} runs what a model wrote, which is not allowed", fix="allow code to run")
+            raise ConfigError(f"the grader {problem.grader!r} runs what a model wrote, which is not allowed", fix="set allow_code")
         grade = self._ask(problem.grader, response, problem.answer)
         if grade.fault is not None:
             self.faults[f"{problem.grader}: {grade.fault}"] += 1

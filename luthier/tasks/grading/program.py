@@ -1,13 +1,11 @@
 """Programs that pass their tests. In: Python in an answer, and tests. Out: 1 when the tests pass. Next: judge.
 
-The program runs in a process of its own, in an empty folder and environment, with limits on time, memory, file size and processes,
-and, where the system lets anybody do so, without a network. This stops accidents; it is no wall against code that is out to do harm.
+The program runs in a process of its own, in an empty folder and environment, with the limits of `confine`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import re
 import secrets
@@ -15,60 +13,58 @@ import signal
 import subprocess
 import sys
 import tempfile
+from functools import cache, partial
 from pathlib import Path
 
-SECONDS = 3
-MEMORY = 2**29
-FILE_BYTES = 2**20
-_NEW_USER, _NEW_NETWORK = 0x10000000, 0x40000000  # CLONE_NEWUSER and CLONE_NEWNET of linux/sched.h
+from luthier.tasks.grading.confine import NOBODY, SECONDS, confine
+
 _FENCED = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL | re.IGNORECASE)
 
 
 def program(response: str, answer: str) -> float:
     """Grade 1 when the answer's tests, Python statements that raise where something is wrong, run to their end behind the program."""
     fenced = _FENCED.findall(response)
+    return float(_ends_well(f"{fenced[-1] if fenced else response}\n\n{answer}", _user()))
+
+
+@cache
+def _user() -> int | None:
+    """Whom a program runs as where this process is root: nobody, if nobody can run Python here."""
+    return NOBODY if os.name == "posix" and os.geteuid() == 0 and _ends_well("", NOBODY) else None
+
+
+def _ends_well(source: str, user: int | None) -> bool:
     token = secrets.token_hex(16)
-    source = f"{fenced[-1] if fenced else response}\n\n{answer}\n\nprint({token!r})\n"
     with tempfile.TemporaryDirectory(prefix="luthier-program-") as folder:
         path = Path(folder) / "program.py"
-        path.write_text(source, "utf-8", errors="replace")
-        return float(token in _output(path))
+        path.write_text(f"{source}\n\nprint({token!r})\n", "utf-8", errors="replace")
+        if user is not None:
+            os.chown(folder, user, user)
+            os.chown(path, user, user)
+        return token in _output(path, user)
 
 
-def _output(path: Path) -> str:
+def _output(path: Path, user: int | None) -> str:
     """What a program prints before it ends well; nothing when it fails, or its time is up."""
-    process = subprocess.Popen(
-        [sys.executable, "-I", "-S", "-B", str(path)],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        cwd=path.parent,
-        env={"PATH": "", "HOME": str(path.parent)},
-        preexec_fn=_confine,  # safe: the judge's process has one thread
-        start_new_session=True,
-    )
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-B", str(path)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            cwd=path.parent,
+            env={"PATH": "", "HOME": str(path.parent)},
+            preexec_fn=partial(confine, path.parent, user),  # safe: the judge's process has one thread
+            start_new_session=True,
+        )
+    except PermissionError:  # of nobody, who may not see this Python
+        return ""
     try:
         printed, _ = process.communicate(timeout=SECONDS)
     except subprocess.TimeoutExpired:
         printed = b""
     finally:
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)  # its children, too
+            os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
     return printed[-1000:].decode("utf-8", "replace") if process.returncode == 0 else ""
-
-
-def _confine() -> None:
-    import resource
-
-    limits = {
-        resource.RLIMIT_CPU: SECONDS,
-        resource.RLIMIT_AS: MEMORY,
-        resource.RLIMIT_FSIZE: FILE_BYTES,
-        resource.RLIMIT_CORE: 0,
-        resource.RLIMIT_NOFILE: 32,
-    }
-    for limit, value in limits.items():
-        resource.setrlimit(limit, (value, value))
-    if sys.platform.startswith("linux"):
-        ctypes.CDLL(None).unshare(_NEW_USER | _NEW_NETWORK)  # a system that forbids it answers with an error and changes nothing

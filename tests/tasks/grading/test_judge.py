@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import ctypes
 import io
 import json
+import socket
+import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from luthier.errors import ConfigError
 from luthier.tasks.grading import worker
+from luthier.tasks.grading.confine import landlock_version
 from luthier.tasks.grading.judge import Grade, Judge
 from luthier.tasks.problems import problem
 
@@ -23,6 +29,12 @@ SUM = problem("Write add.", "assert add(1, 2) == 3", "program")
 @pytest.fixture(scope="module")
 def judge() -> Iterator[Judge]:
     with Judge(seconds=1.0, allow_code=True) as judge:
+        yield judge
+
+
+@pytest.fixture(scope="module")
+def patient() -> Iterator[Judge]:
+    with Judge(seconds=60.0, allow_code=True) as judge:
         yield judge
 
 
@@ -51,6 +63,47 @@ def test_programs_run_apart(judge: Judge) -> None:
     assert judge.grade(SUM, good) == Grade(1.0)
     for bad in ("def add(a, b):\n    return 0", "import sys\nsys.exit(0)", "no program", "open('x', 'w').write('a' * 2**22)"):
         assert judge.grade(SUM, bad).reward == 0.0
+
+
+CONFINED = {
+    "another process": "import os\nassert os.fork() < 0",
+    "a thread": "import threading\nthreading.Thread(target=print).start()",
+    "much memory": "bytearray(2**30)",
+    "a large file": "import signal\nsignal.signal(signal.SIGXFSZ, signal.SIG_IGN)\nopen('x', 'wb').write(b'a' * 2**22)",
+    "a file elsewhere": "open({elsewhere!r}, 'a')",
+    "a file elsewhere removed": "import os\nos.remove({elsewhere!r})",
+    "another machine": "import socket\nsocket.create_connection(('127.0.0.1', {port}), 1)",
+}
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux's limits")
+@pytest.mark.parametrize("what", CONFINED)
+def test_a_program_cannot_have(what: str, patient: Judge) -> None:
+    """The program passes only where what it tries is refused with an exception."""
+    if "elsewhere" in what and landlock_version(ctypes.CDLL(None)) < 1:
+        pytest.skip("this system has no Landlock")
+    if what == "another machine" and not _can_unshare():
+        pytest.skip("this system lets nobody make a network of their own")
+    with socket.create_server(("127.0.0.1", 0)) as server, tempfile.TemporaryDirectory() as folder:
+        elsewhere = Path(folder) / "x"
+        elsewhere.write_text("kept")
+        for path in (Path(folder), elsewhere):  # by its rights anybody may
+            path.chmod(0o777)
+        tried = CONFINED[what].format(elsewhere=str(elsewhere), port=server.getsockname()[1]).replace("\n", "\n    ")
+        good = f"open('own', 'w').write('fine')\ntry:\n    {tried}\nexcept (OSError, RuntimeError, MemoryError):\n    refused = True\n"
+        assert patient.grade(problem("Try.", "assert refused", "program"), good) == Grade(1.0)
+        assert elsewhere.read_text() == "kept"
+
+
+def _can_unshare() -> bool:
+    code = "import ctypes, sys; sys.exit(ctypes.CDLL(None).unshare(0x50000000) != 0)"
+    return subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits are Unix's")
+def test_a_program_without_end_is_ended(patient: Judge) -> None:
+    assert patient.grade(SUM, "while True:\n    pass") == Grade(0.0)
+    assert patient.grade(SUM, "def add(a, b):\n    return a + b") == Grade(1.0)
 
 
 def test_code_and_unknown_graders_are_refused() -> None:
