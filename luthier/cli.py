@@ -73,6 +73,9 @@ def run(
     resume: Resume = None,
     allow: Allow = None,
     until: Annotated[str | None, typer.Option("--until", metavar="STAGE", help="End behind this stage.")] = None,
+    smoke: Annotated[
+        bool, typer.Option("--smoke", help="All that the recipe does at a tiny size, on text from PyPI; then checks.")
+    ] = False,
 ) -> int:
     """Make a recipe's model, all of it.
 
@@ -80,7 +83,9 @@ def run(
     from luthier.stages.run import run_verb
 
     at_most = restarts if supervise else None
-    return run_verb(arguments, as_json=json, until=until, then_chat=chat, budget=budget, restarts=at_most, resume=resume, allow=allow or ())
+    return run_verb(
+        arguments, as_json=json, until=until, then_chat=chat, budget=budget, restarts=at_most, resume=resume, allow=allow or (), tiny=smoke
+    )
 
 
 add_plan_verbs(app)

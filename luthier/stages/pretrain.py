@@ -10,6 +10,7 @@ from luthier.config.load import resolve_model
 from luthier.config.model import ModelConfig
 from luthier.config.schema import Recipe
 from luthier.config.training import TrainingSection
+from luthier.errors import ConfigError
 from luthier.stages.stage import Job, Outcome, Stage
 
 if TYPE_CHECKING:
@@ -77,6 +78,11 @@ def _run(job: Job) -> Outcome:
 
     config = resolve_model(recipe, tokenizer.vocab_size)
     parameters = count(config)["total"]
+    if recipe.expected_params not in (None, parameters):
+        raise ConfigError(
+            f"expected_params: the recipe says {recipe.expected_params:,}, with {tokenizer.vocab_size:,} tokens it is {parameters:,}",
+            fix="add text, so that the tokenizer gets all of its entries, or correct expected_params",
+        )
     how, seq_len, masked = recipe.pack.rows, recipe.pack.seq_len, settings.document_mask
     rows = training_rows(train, how, seq_len, masked)
     made = report(train, rows)

@@ -11,11 +11,14 @@ from pathlib import Path
 
 from luthier.config.load import load_recipe
 from luthier.config.schema import Recipe
+from luthier.config.smoke import smoke
 from luthier.errors import ConfigError
+from luthier.plan.report import plan
 from luthier.runs.progress import duration, progress_for
 from luthier.stages.order import LAST, last_of_kind
 from luthier.stages.output import print_json, print_rows
 from luthier.stages.pipeline import run_recipe
+from luthier.stages.smoke import check_smoke
 from luthier.stages.stage import follows
 from luthier.stages.summary import command, summarise, summary_rows
 
@@ -61,17 +64,22 @@ def run_verb(
     restarts: int | None = None,
     resume: str | None = None,
     allow: Sequence[str] = (),
+    tiny: bool = False,
 ) -> int:
     """Run a recipe's stages up to `until`, or the last one of a kind of `[[post]]`, and print what came of it.
 
-    With `restarts` it runs as a child that is started again after a crash.
+    With `restarts` it runs as a child that is started again after a crash; `tiny` shrinks the recipe and checks what came of it.
     """
     seconds = None if budget is None else seconds_of(budget)
     recipe, overrides = recipe_from(arguments)
+    if tiny:
+        plan(recipe, None)  # refuses what the recipe itself could not begin with
+        recipe = smoke(recipe)
     until = until or (LAST if kind is None else last_of_kind(recipe, kind))
     of_post = until in {section.name for section in recipe.post}
     words = ["run", *arguments, "--until", until] if of_post else ["run" if until == LAST else until, *arguments]
     words += [*(["--json"] if as_json else []), *(["--chat"] if then_chat else []), *(["--resume", resume] if resume else [])]
+    words += ["--smoke"] if tiny else []
     words += [word for key in allow for word in ("--allow-change", key)]
     if restarts is not None:
         from luthier.stages.supervise import supervise
@@ -94,10 +102,14 @@ def run_verb(
         progress.say("nothing to do: every stage was already done")
     else:
         progress.say(f"done in {duration(sum(stage.seconds for stage in done))}")
+    checks = check_smoke(run, recipe, summary) if tiny and until == LAST else []
+    code = 0 if all(check.good for check in checks) else 1
     if as_json:
-        print_json(summary)
-        return 0
+        print_json({**summary, "smoke": [check._asdict() for check in checks]} if tiny else summary)
+        return code
     print_rows(summary_rows(summary))
+    if tiny:
+        print_rows([(f"smoke: {check.name}", f"{'good' if check.good else 'BAD'}: {check.found}") for check in checks])
     if then_chat:
         from luthier.stages.chat import chat_verb
 
@@ -105,7 +117,7 @@ def run_verb(
             chat_verb(str(run.path), False, {}, None, [], as_json=False)
         else:
             _show_answers(summary)
-    return 0
+    return code
 
 
 def _show_answers(summary: dict[str, object]) -> None:

@@ -77,7 +77,7 @@ def test_written_recipe_reads_back_equal() -> None:
 
 def test_every_setting_is_written_with_its_meaning() -> None:
     text = recipe_toml(load_recipe([], []))
-    assert "rows = \"stream\"  # `stream` cuts documents" in text and "# Peak learning rate; betas, decay and clipping" in text
+    assert 'rows = "stream"  # `stream` cuts documents' in text and "# Peak learning rate; betas, decay and clipping" in text
 
 
 def test_derived_dimensions() -> None:
