@@ -11,10 +11,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from luthier.config.load import resolve_model
+from luthier.config.model import ModelConfig
 from luthier.config.schema import Recipe
+from luthier.plan.architectures import architecture
 from luthier.plan.parameters import count
 
-_TAGS = ("luthier", "llama", "trained-from-scratch")
+_TAGS = ("luthier", "trained-from-scratch")
+_WORDS = {
+    "swiglu": "SwiGLU", "gelu": "GELU", "relu2": "squared ReLU", "rmsnorm": "RMSNorm", "layernorm": "LayerNorm", "rope": "RoPE",
+    "rope_interleaved": "RoPE (interleaved)", "alibi": "ALiBi", "none": "none", "learned": "learned",
+}  # fmt: skip
 _SHOWN_ANSWERS = 3
 
 
@@ -25,13 +31,14 @@ def model_card(recipe: Recipe, summaries: Mapping[str, Mapping[str, Any]], langu
     """
     tuned = bool(recipe.sft.sources)
     sources = _sources(summaries)
+    config = resolve_model(recipe, summaries.get("tokenizer", {}).get("vocab_size"))
     parts = [
         _head(sources, languages, tuned),
         f"# {_line(recipe.run.name)}",
         _line(recipe.description) or "A small language model, trained from scratch.",
         _warning(tuned),
-        _use(recipe, tuned),
-        _shape(recipe, summaries),
+        _use(recipe, tuned, own_class=architecture(config) is None),
+        _shape(recipe, config, summaries),
         _data(sources),
         _procedure(recipe, summaries, tuned),
         _evaluation(recipe, summaries),
@@ -69,7 +76,7 @@ def _warning(tuned: bool) -> str:
     return f"> {what}, but **its facts are often wrong**: a model this small learns how text reads, not what is true."
 
 
-def _use(recipe: Recipe, tuned: bool) -> str:
+def _use(recipe: Recipe, tuned: bool, own_class: bool) -> str:
     question = json.dumps(_line(next(iter(recipe.eval.questions), "What is music?")), ensure_ascii=False)
     beginning = json.dumps(next(iter(recipe.pretrain.sample_prompts), "The "), ensure_ascii=False)
     if tuned:
@@ -84,7 +91,7 @@ def _use(recipe: Recipe, tuned: bool) -> str:
         "from transformers import AutoModelForCausalLM, AutoTokenizer",
         "",
         'folder = "."  # where this file is',
-        "model = AutoModelForCausalLM.from_pretrained(folder)",
+        f"model = AutoModelForCausalLM.from_pretrained(folder{', trust_remote_code=True' if own_class else ''})",
         "tokenizer = AutoTokenizer.from_pretrained(folder)",
         *inputs,
         'output = model.generate(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"])',
@@ -93,25 +100,39 @@ def _use(recipe: Recipe, tuned: bool) -> str:
     sampling = recipe.sampling
     drawn = "greedily" if sampling.temperature == 0 else f"at temperature {sampling.temperature:g}"
     note = f"`generation_config.json` has the sampling it was judged with: {drawn}, at most {sampling.max_new_tokens} new tokens."
-    return _section("Use", "```python\n" + "\n".join(code) + "\n```", note)
+    why = "No architecture of `transformers` has this model: `modeling_luthier.py`, which lies beside it, is its code." if own_class else ""
+    return _section("Use", "```python\n" + "\n".join(code) + "\n```", note, *([why] if why else []))
 
 
-def _shape(recipe: Recipe, summaries: Mapping[str, Mapping[str, Any]]) -> str:
-    config = resolve_model(recipe, summaries.get("tokenizer", {}).get("vocab_size"))
-    parts = count(config)
+def _shape(recipe: Recipe, config: ModelConfig, summaries: Mapping[str, Mapping[str, Any]]) -> str:
     stated = summaries.get("pretrain", {}).get("params")
+    positions = ", ".join(_WORDS[name] for name in config.positions) + (" by turns" if len(config.positions) > 1 else "")
     rows = [
-        ("parameters", f"{stated or parts['total']:,}"),
+        ("parameters", f"{stated or count(config)['total']:,}"),
         ("layers, width", f"{config.n_layers}, {config.d_model}"),
         ("heads", f"{config.n_heads} for queries, {config.n_kv_heads} for keys and values, of width {config.head_dim}"),
-        ("MLP", f"SwiGLU, hidden width {config.d_ff}"),
+        ("MLP", f"{_WORDS[config.mlp]}, hidden width {config.d_ff}"),
         ("context", f"{config.max_seq_len:,} tokens"),
-        ("positions", f"RoPE, base {config.rope_theta:g}"),
-        ("norm", "RMSNorm before attention and MLP"),
+        ("positions", positions + (f", base {config.rope_theta:g}" if config.turns else "")),
+        ("norm", f"{_WORDS[config.norm]} before attention and MLP"),
         ("embeddings", "tied" if config.tie_embeddings else "not tied"),
+        *_switches(config),
         ("tokenizer", _tokenizer(recipe)),
     ]
     return _section("Model", _table(("", ""), rows))
+
+
+def _switches(config: ModelConfig) -> list[tuple[str, str]]:
+    """What most models have not, where this one has it."""
+    rows = {
+        "biases": ("on the blocks' projections", config.bias),
+        "windows": (", ".join(str(size or "all") for size in config.windows) + " positions", any(config.windows)),
+        "queries and keys": ("RMSNorm over each head", config.qk_norm),
+        "logits": (f"soft cap {config.logit_softcap}", config.logit_softcap is not None),
+        "residual stream": ("learned scalars before each block", config.residual_scalars),
+        "value embeddings": ("in every second layer", config.value_embeddings),
+    }
+    return [(name, text) for name, (text, there) in rows.items() if there]
 
 
 def _tokenizer(recipe: Recipe) -> str:

@@ -1,6 +1,7 @@
 """A Hugging Face folder. In: a decoder and its tokenizer. Out: files that `transformers` loads. Next: parity, card.
 
 The only file that knows Hugging Face's keys. Most decoders of luthier are a Llama or one of its kin there, so the weights are a copy.
+What no architecture has goes with `modeling_luthier.py`, its source.
 """
 
 from __future__ import annotations
@@ -15,13 +16,14 @@ from torch import Tensor
 
 from luthier.config.model import ModelConfig
 from luthier.config.sampling import SamplingSection
-from luthier.errors import ConfigError
 from luthier.model.decoder import Decoder
 from luthier.model.weights import save_tensors, weights_sha256
-from luthier.plan.architectures import architecture, why_none
-from luthier.runs.files import make_directory, sha256_file, storage_errors, write_json
+from luthier.plan.architectures import OWN, architecture
+from luthier.runs.files import make_directory, sha256_file, storage_errors, write_json, write_text
 from luthier.tokenizer.tokenizer import Tokenizer
 
+SOURCE = Path(__file__).with_name("modeling_luthier.py")
+"""Our own class; it imports nothing of luthier."""
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -30,11 +32,9 @@ def export_hugging_face(
 ) -> dict[str, Any]:
     """Write the folder beside its place, then move it there; what was there before is replaced.
 
-    Raises: StorageError; ConfigError when there is no architecture for the model
+    Raises: StorageError
     """
-    name = architecture(model.config)
-    if name is None:
-        raise ConfigError(f"export: {why_none(model.config)}", fix="`luthier plan RECIPE` says before training what can be exported")
+    name = architecture(model.config) or OWN
     temporary = directory.with_name(f"{directory.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     make_directory(temporary)
@@ -42,6 +42,8 @@ def export_hugging_face(
     weights = _weights(model.config, name, tensors)
     save_tensors(weights, temporary / "model.safetensors")
     write_json(temporary / "config.json", _config(model.config, name, tokenizer, dtype))
+    if name == OWN:
+        write_text(temporary / SOURCE.name, SOURCE.read_text("utf-8"))
     write_json(temporary / "generation_config.json", _generation_config(tokenizer, sampling))
     tokenizer.save(temporary / "tokenizer.json")
     write_json(temporary / "tokenizer_config.json", _tokenizer_config(model, tokenizer, chat_template))
@@ -68,20 +70,43 @@ _FUSED = {
     },
 }  # fmt: skip
 """How the parts of our names are called where queries, keys and values are one matrix."""
+_RENAMED = {
+    "VaultGemmaForCausalLM": {"post_attention_layernorm": "pre_feedforward_layernorm"},
+    "Starcoder2ForCausalLM": {"up_proj": "c_fc", "down_proj": "c_proj"},
+}
+"""What is called otherwise in kin of Llama."""
 
 
 def _weights(config: ModelConfig, name: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The weights as an architecture names and lays them out."""
+    if name == OWN:
+        return dict(tensors)
     if name in _FUSED:
         return _fused(tensors, _FUSED[name], turned=name == "GPT2LMHeadModel")
     found: dict[str, Tensor] = {}
+    renamed = _RENAMED.get(name, {})
     for key, value in tensors.items():
         parts = key.split(".")
         halves = parts[0] == "layers" and config.position_of(int(parts[1])) == "rope_interleaved"
         if halves and any(part in ("q_proj", "k_proj", "q_norm", "k_norm") for part in parts):
             value = _half_split(value, config.head_dim)
+        if name == "VaultGemmaForCausalLM":
+            value = _as_gemma(config, key, value)
+        key = ".".join(renamed.get(part, part) for part in parts)
         found[key if key.startswith("lm_head.") else f"model.{key}"] = value
+        if config.norm == "layernorm" and not config.bias and parts[-2].endswith("norm"):  # theirs always shift
+            found[f"model.{key.removesuffix('weight')}bias"] = torch.zeros_like(value)
     return found
+
+
+def _as_gemma(config: ModelConfig, key: str, value: Tensor) -> Tensor:
+    """Gemma multiplies embeddings by sqrt(D) and norms by one more than their gain; a tied head is made up for in the last norm."""
+    root = config.d_model**0.5
+    if key == "embed_tokens.weight":
+        return value / root
+    if key == "norm.weight" and config.tie_embeddings:
+        return value * root - 1
+    return value - 1 if key.endswith("norm.weight") else value
 
 
 def _half_split(value: Tensor, head_dim: int) -> Tensor:
@@ -120,6 +145,8 @@ def _config(config: ModelConfig, name: str, tokenizer: Tokenizer, dtype: str) ->
         "use_cache": True,
         "dtype": str(DTYPES[dtype]).removeprefix("torch."),
     }
+    if name == OWN:
+        return {**common, **_own(config)}
     if name == "GPT2LMHeadModel":
         return {**common, **_gpt2(config)}
     if name == "MptForCausalLM":
@@ -148,17 +175,33 @@ def _llama(config: ModelConfig) -> dict[str, Any]:
     }
 
 
+_KIN = {
+    "LlamaForCausalLM": "llama", "Qwen3ForCausalLM": "qwen3", "SmolLM3ForCausalLM": "smollm3", "ArceeForCausalLM": "arcee",
+    "VaultGemmaForCausalLM": "vaultgemma", "Starcoder2ForCausalLM": "starcoder2", "StableLmForCausalLM": "stablelm",
+}  # fmt: skip
+
+
 def _kin(config: ModelConfig, name: str) -> dict[str, Any]:
     """What tells a relative of Llama from it."""
-    kinds = {"LlamaForCausalLM": "llama", "Qwen3ForCausalLM": "qwen3", "SmolLM3ForCausalLM": "smollm3", "ArceeForCausalLM": "arcee"}
-    found: dict[str, Any] = {"model_type": kinds[name]}
-    layers = range(config.n_layers)
+    found: dict[str, Any] = {"model_type": _KIN[name]}
+    windows = [config.window_of(layer) for layer in range(config.n_layers)]
+    window = max((size for size in windows if size), default=None)
+    types = ["sliding_attention" if size else "full_attention" for size in windows]
     if name in ("Qwen3ForCausalLM", "SmolLM3ForCausalLM"):
-        window = max(config.windows) or None
-        types = ["full_attention" if config.window_of(layer) is None else "sliding_attention" for layer in layers]
         found |= {"use_sliding_window": window is not None, "sliding_window": window, "layer_types": types}
     if name == "SmolLM3ForCausalLM":
-        found["no_rope_layers"] = [int(config.position_of(layer) != "none") for layer in layers]
+        found["no_rope_layers"] = [int(config.position_of(layer) != "none") for layer in range(config.n_layers)]
+    if name == "VaultGemmaForCausalLM":
+        found |= {
+            "hidden_activation": "silu", "query_pre_attn_scalar": config.head_dim, "attn_logit_softcapping": None,
+            "final_logit_softcapping": config.logit_softcap, "sliding_window": window or config.max_seq_len, "layer_types": types,
+        }  # fmt: skip
+    if name == "Starcoder2ForCausalLM":
+        dropout = {"residual_dropout": config.dropout, "embedding_dropout": config.dropout}
+        found |= {"norm_epsilon": config.norm_eps, "use_bias": config.bias, "sliding_window": window, **dropout}
+    if name == "StableLmForCausalLM":
+        rope = {"rope_type": "default", "rope_theta": config.rope_theta, "partial_rotary_factor": 1.0}
+        found |= {"layer_norm_eps": config.norm_eps, "use_qkv_bias": False, "partial_rotary_factor": 1.0, "rope_parameters": rope}
     return found
 
 
@@ -178,6 +221,17 @@ def _mpt(config: ModelConfig) -> dict[str, Any]:
         "max_seq_len": c.max_seq_len, "layer_norm_epsilon": c.norm_eps, "no_bias": True, "resid_pdrop": c.dropout, "emb_pdrop": c.dropout,
         "attn_config": {"alibi": True},
     }  # fmt: skip
+
+
+def _own(config: ModelConfig) -> dict[str, Any]:
+    """The shape as it is; `transformers` has its own names for three of its fields."""
+    theirs = {"vocab_size", "tie_embeddings", "init_std"}
+    classes = {"AutoConfig": "LuthierConfig", "AutoModelForCausalLM": OWN}
+    return {
+        "model_type": "luthier",
+        "auto_map": {auto: f"{SOURCE.stem}.{name}" for auto, name in classes.items()},
+        **config.model_dump(mode="json", exclude=theirs),
+    }
 
 
 def _generation_config(tokenizer: Tokenizer, sampling: SamplingSection) -> dict[str, Any]:

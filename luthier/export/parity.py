@@ -11,6 +11,7 @@ import torch
 
 from luthier.config.sampling import SamplingSection
 from luthier.errors import LuthierError
+from luthier.export.hf import SOURCE
 from luthier.generate.engine import Engine
 from luthier.model.decoder import Decoder
 from luthier.tokenizer.tokenizer import Tokenizer
@@ -27,7 +28,10 @@ def check_parity(directory: Path, model: Decoder, tokenizer: Tokenizer, prompts:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     transformers.utils.logging.disable_progress_bar()
-    theirs: Any = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32).eval()
+    loader: Any = AutoModelForCausalLM
+    if (directory / SOURCE.name).exists():  # a copy of a file of ours: we take ours, and run nothing that lies in a folder
+        from luthier.export.modeling_luthier import LuthierForCausalLM as loader
+    theirs: Any = loader.from_pretrained(directory, dtype=torch.float32).eval()
     their_tokenizer = AutoTokenizer.from_pretrained(directory)
     engine = Engine(model)
     greedy = SamplingSection(temperature=0, repetition_penalty=1.0, top_k=0, top_p=1.0, max_new_tokens=n_tokens)

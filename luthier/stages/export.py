@@ -24,7 +24,6 @@ def _run(job: Job) -> Outcome:
     from luthier.export.card import model_card
     from luthier.export.hf import export_hugging_face
     from luthier.export.parity import check_parity
-    from luthier.plan.architectures import why_none
     from luthier.runs.files import fingerprint, write_text
     from luthier.stages.training import final_checkpoint
     from luthier.tokenizer.chat import chat_template
@@ -32,9 +31,6 @@ def _run(job: Job) -> Outcome:
 
     recipe = job.recipe
     model, tokenizer = load_model(final_checkpoint(job.inputs[model_stages(recipe)[-1]]))
-    if (reason := why_none(model.config)) is not None:  # the plan said so; the run is not spoilt by it
-        job.progress.warn(f"export: {reason}")
-        return Outcome(fingerprint({"refused": reason}), {"parity": {"checked": False, "reason": reason}, "folder": None})
     folder = job.directory / "huggingface"
     report = export_hugging_face(model, tokenizer, folder, recipe.export.dtype, chat_template(tokenizer), recipe.sampling)
     write_text(folder / "README.md", model_card(recipe, job.summaries))
@@ -47,4 +43,4 @@ def _run(job: Job) -> Outcome:
     return Outcome(fingerprint(report), {"parity": parity, "folder": folder.name})
 
 
-STAGE = Stage("export", ("data", "pretrain", "sft", "eval"), _run, _settings)
+STAGE = Stage("export", ("data", "pretrain", "sft", "eval"), _run, _settings, version=2)

@@ -108,5 +108,15 @@ def test_the_code_in_the_card_is_code() -> None:
         assert "generate" in code.co_names
 
 
+def test_the_shape_is_the_models_own() -> None:
+    plain = model_card(recipe(), summaries())
+    assert "RMSNorm before" in plain and "RoPE, base 10000" in plain and "trust_remote_code" not in plain and "soft cap" not in plain
+    model = {"norm": "layernorm", "mlp": "gelu", "bias": True, "positions": ["none", "alibi"], "logit_softcap": 15.0}
+    card = model_card(validate({"pretrain": {"steps": 1}, "model": model}), {})
+    for fact in ("LayerNorm before", "GELU, hidden", "none, ALiBi by turns", "biases", "soft cap 15.0", "trust_remote_code=True"):
+        assert fact in card, fact
+    assert "base 10000" not in card and "SwiGLU" not in card
+
+
 def test_same_inputs_same_card() -> None:
     assert model_card(recipe(), summaries()) == model_card(recipe(), summaries())

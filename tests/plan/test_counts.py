@@ -94,4 +94,5 @@ def test_qt_is_counted_and_no_architecture_has_it() -> None:
     )  # fmt: skip
     assert count(config)["total"] == 989_796_352
     assert architecture(config) is None and "positions=none, alibi" in str(why_none(config))
-    assert why_none(small_shape()) is None and "logit_softcap" in str(why_none(small_shape(logit_softcap=30.0)))
+    assert why_none(small_shape(logit_softcap=30.0)) is None
+    assert "LlamaForCausalLM has no logit_softcap" in str(why_none(small_shape(logit_softcap=30.0, bias=True)))
