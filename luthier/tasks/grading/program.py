@@ -13,10 +13,10 @@ import signal
 import subprocess
 import sys
 import tempfile
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 
-from luthier.tasks.grading.confine import NOBODY, SECONDS, confine
+from luthier.tasks.grading.confine import SECONDS, confine
 
 _FENCED = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL | re.IGNORECASE)
 
@@ -24,47 +24,32 @@ _FENCED = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL | re
 def program(response: str, answer: str) -> float:
     """Grade 1 when the answer's tests, Python statements that raise where something is wrong, run to their end behind the program."""
     fenced = _FENCED.findall(response)
-    return float(_ends_well(f"{fenced[-1] if fenced else response}\n\n{answer}", _user()))
-
-
-@cache
-def _user() -> int | None:
-    """Whom a program runs as where this process is root: nobody, if nobody can run Python here."""
-    return NOBODY if os.name == "posix" and os.geteuid() == 0 and _ends_well("", NOBODY) else None
-
-
-def _ends_well(source: str, user: int | None) -> bool:
     token = secrets.token_hex(16)
+    source = f"{fenced[-1] if fenced else response}\n\n{answer}\n\nprint({token!r})\n"
     with tempfile.TemporaryDirectory(prefix="luthier-program-") as folder:
         path = Path(folder) / "program.py"
-        path.write_text(f"{source}\n\nprint({token!r})\n", "utf-8", errors="replace")
-        if user is not None:
-            os.chown(folder, user, user)
-            os.chown(path, user, user)
-        return token in _output(path, user)
+        path.write_text(source, "utf-8", errors="replace")
+        return float(token in _output(path))
 
 
-def _output(path: Path, user: int | None) -> str:
+def _output(path: Path) -> str:
     """What a program prints before it ends well; nothing when it fails, or its time is up."""
-    try:
-        process = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-B", str(path)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            cwd=path.parent,
-            env={"PATH": "", "HOME": str(path.parent)},
-            preexec_fn=partial(confine, path.parent, user),  # safe: the judge's process has one thread
-            start_new_session=True,
-        )
-    except PermissionError:  # of nobody, who may not see this Python
-        return ""
+    process = subprocess.Popen(
+        [sys.executable, "-I", "-S", "-B", str(path)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        cwd=path.parent,
+        env={"PATH": "", "HOME": str(path.parent)},
+        preexec_fn=partial(confine, path.parent),  # safe: the judge's process has one thread
+        start_new_session=True,
+    )
     try:
         printed, _ = process.communicate(timeout=SECONDS)
     except subprocess.TimeoutExpired:
         printed = b""
     finally:
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+            os.killpg(process.pid, signal.SIGKILL)  # its children, too, where it could have some
         process.communicate()
     return printed[-1000:].decode("utf-8", "replace") if process.returncode == 0 else ""
