@@ -157,8 +157,8 @@ class DistillSection(PostTrainingSection):
     def _one_learns_from_another(self) -> DistillSection:
         if self.teacher is None and self.student is None:
             raise ValueError("give `teacher`, a larger model's run, or `student`, the shape of a new model that learns from the one before")
-        if self.student is not None and (self.lora_rank or self.student.logit_softcap is not None):
-            raise ValueError("a new `student` has nothing that adapters could leave as it is, and distillation knows no `logit_softcap`")
+        if self.student is not None and self.lora_rank:
+            raise ValueError("a new `student` has nothing that adapters could leave as it is")
         return self
 
 
@@ -227,6 +227,8 @@ class GrpoSection(PostTrainingSection):
     """Which of `[[post]]`'s tables this is."""
     sources: tuple[ProblemSourceConfig, ...] = Field(min_length=1)
     """Tables of `ProblemSourceConfig`."""
+    eval_sources: tuple[ProblemSourceConfig, ...] = Field(default=(), exclude_if=unset)
+    """The same: problems to measure on, in place of a share of `sources`; none of them is trained on."""
     steps: Positive = 200
     """Updates."""
     prompts_per_step: Positive = 16
@@ -277,7 +279,7 @@ class GrpoSection(PostTrainingSection):
     eval_problems: Positive = 200
     """Unseen problems that are answered, greedily, at each measurement; `val/loss` is 1 less their mean reward."""
     validation_share: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.2
-    """Share of problems that are never trained on, chosen by keyed hash."""
+    """Share of problems that are never trained on, chosen by keyed hash, where there are no `eval_sources`."""
     keep_answers: Positive = 3
     """Answers with the highest reward that go into `samples.jsonl` and the report."""
     system_prompt: str | None = None
@@ -291,7 +293,7 @@ class GrpoSection(PostTrainingSection):
 
     @model_validator(mode="after")
     def _code_is_allowed(self) -> GrpoSection:
-        if not self.allow_code and any(source.problems == "programs" for source in self.sources):
+        if not self.allow_code and any(source.problems == "programs" for source in (*self.sources, *self.eval_sources)):
             raise ValueError("problems of kind 'programs' are graded by running what the model wrote: set `allow_code` to allow that")
         return self
 

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from luthier.config.post import GrpoSection
+from luthier.config.post import GrpoSection, ProblemSourceConfig
 from luthier.config.schema import Recipe
 from luthier.errors import DataError
 from luthier.stages.reward import reward_checkpoint
@@ -33,6 +33,8 @@ def _sources(section: GrpoSection, cache: Path) -> dict[str, str]:
     from luthier.train.checkpoint import MANIFEST
 
     found = fingerprints(((i, source) for i, source in enumerate(section.sources) if not source.builtin), cache)
+    others = fingerprints(((i, source) for i, source in enumerate(section.eval_sources) if not source.builtin), cache)
+    found |= {f"eval_{name}": value for name, value in others.items()}
     if section.reward_model is not None and section.reward_stage is None:
         manifest = read_manifest(reward_checkpoint(Path(section.reward_model)) / MANIFEST)
         assert manifest is not None
@@ -51,36 +53,47 @@ def build_problems(section: GrpoSection, seed: int, cache: Path) -> tuple[list[P
 
     Raises: DataError when a side has none
     """
+    from luthier.data.split import keyed_hash
+
+    train, unseen, counts, seen = list[Problem](), list[Problem](), list[dict[str, Any]](), set[str]()
+    for source in section.eval_sources:
+        others, held_out, row = _problems(source, seed, section.validation_share, cache, seen)
+        found = held_out if source.builtin else [*others, *held_out]
+        unseen += found
+        counts.append({**row, "problems": 0, "unseen": len(found)})
+    for source in section.sources:
+        share = 0.0 if section.eval_sources and not source.builtin else section.validation_share
+        known, held_out, row = _problems(source, seed, share, cache, seen)
+        if source.limit is not None:
+            known = sorted(known, key=lambda one: keyed_hash(seed, f"limit {one.id}"))[: source.limit]
+        held_out = [] if section.eval_sources else held_out
+        train, unseen = [*train, *known], [*unseen, *held_out]
+        counts.append({**row, "problems": len(known), "unseen": len(held_out)})
+    if not train or not unseen:
+        raise DataError(f"grpo: there must be problems to train on and unseen ones, got {len(train)} and {len(unseen)}", fix="add problems")
+    return train, sorted(unseen, key=lambda one: hashlib.blake2b(one.id.encode()).digest())[: section.eval_problems], counts
+
+
+def _problems(
+    source: ProblemSourceConfig, seed: int, share: float, cache: Path, seen: set[str]
+) -> tuple[list[Problem], list[Problem], dict[str, Any]]:
+    """A source's problems that no other had, the share that is held out apart, and what became of its records."""
     from luthier.data.reading.sources import read_source
     from luthier.data.report import SourceReport, place_of
     from luthier.data.split import keyed_hash
     from luthier.tasks.problems import arithmetic, read_problems
 
-    train, unseen, counts, seen = list[Problem](), list[Problem](), list[dict[str, Any]](), set[str]()
-    for source in section.sources:
-        report = SourceReport(source.label)
-        if source.builtin:
-            sides = arithmetic(seed, source.digits, source.operations, section.validation_share)
-        else:
-            found = list[Problem]()
-            for one in read_problems(read_source(source, cache, report), source.problems, report.leave_out):
-                if one.id in seen:
-                    report.drop("duplicate")
-                    continue
-                seen.add(one.id)
-                found.append(replace(one, place=place_of(report.where())))
-            held_out = {one.id for one in found if keyed_hash(seed, one.id) < section.validation_share * 2**64}
-            sides = [one for one in found if one.id not in held_out], [one for one in found if one.id in held_out]
-        if source.limit is not None:
-            train += sorted(sides[0], key=lambda one: keyed_hash(seed, f"limit {one.id}"))[: source.limit]
-        else:
-            train += sides[0]
-        unseen += sides[1]
-        sizes = {"problems": len(sides[0]), "unseen": len(sides[1])}
-        counts.append({"name": source.label, **sizes, **report.counts(), "left_out": report.left_out})
-    if not train or not unseen:
-        raise DataError(f"grpo: there must be problems to train on and unseen ones, got {len(train)} and {len(unseen)}", fix="add problems")
-    return train, sorted(unseen, key=lambda one: hashlib.blake2b(one.id.encode()).digest())[: section.eval_problems], counts
+    if source.builtin:
+        return *arithmetic(seed, source.digits, source.operations, share), {"name": source.label}
+    report = SourceReport(source.label)
+    sides: tuple[list[Problem], list[Problem]] = [], []
+    for one in read_problems(read_source(source, cache, report), source.problems, report.leave_out):
+        if one.id in seen:
+            report.drop("duplicate")
+            continue
+        seen.add(one.id)
+        sides[keyed_hash(seed, one.id) < share * 2**64].append(replace(one, place=place_of(report.where())))
+    return *sides, {"name": source.label, **report.counts(), "left_out": report.left_out}
 
 
 def _measure(engine: Engine, tokenizer: Tokenizer, rewards: Rewards, unseen: ProblemRows, section: GrpoSection) -> dict[str, float]:
@@ -157,10 +170,10 @@ def _run(job: Job, section: GrpoSection, before: str) -> Outcome:
     rows, held_out = (
         ProblemRows(problems, system, tokenizer, section.max_new_tokens, model.config.max_seq_len) for problems in (train, unseen)
     )
-    if rows.dropped:
-        where = ", ".join(one.place for one in rows.dropped[:MOST_EXAMPLES] if one.place)
-        first = f", the first at {where}" if where else ""
-        job.progress.warn(f"{section.name}: {len(rows.dropped)} of {len(train)} problems leave no room for an answer{first}; left out")
+    if dropped := [*rows.dropped, *held_out.dropped]:
+        where = ", ".join(one.place for one in dropped[:MOST_EXAMPLES] if one.place)
+        first, of = f", the first at {where}" if where else "", len(train) + len(unseen)
+        job.progress.warn(f"{section.name}: {len(dropped)} of {of} problems leave no room for an answer{first}; left out")
     tokens = section.prompts_per_step * section.group_size * rows.seq_len
     # Rows are as long as the longest answer, which differs from step to step: compiling for each length takes longer than it saves.
     compiles = "off" if section.compile == "auto" else section.compile

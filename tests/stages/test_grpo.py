@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,8 +16,10 @@ from luthier.config.write import recipe_toml
 from luthier.errors import ConfigError
 from luthier.post.policy import PolicyObjective
 from luthier.post.rollouts import Rollouts
+from luthier.stages.grpo import build_problems
 from luthier.stages.order import load_stage
 from luthier.tasks.grading.judge import Grade, Judge
+from luthier.tasks.problems import Problem
 from tests.stages.conftest import THINGS, make_tiny, write_pairs
 from tests.stages.test_pipeline import run_json
 from tests.stages.test_post import SMALL
@@ -121,6 +124,34 @@ def test_a_bank_of_prompts_with_a_learned_reward(tmp_path: Path, capsys: pytest.
     assert other["weights_sha256"] != made["weights_sha256"]
     assert call(["run", *tiny, banked(tmp_path, str((run / "sft").resolve()))]) == 2
     assert "no checkpoint of a reward model" in capsys.readouterr().err
+    assert call(["run", *tiny, banked(tmp_path, str((run / "judge").resolve())), "tokenizer.vocab_size=380"]) == 1
+    assert "it has another tokenizer than the recipe" in capsys.readouterr().err
+
+
+def test_problems_to_measure_on_are_never_trained_on(tmp_path: Path) -> None:
+    def write(name: str, numbers: range) -> str:
+        path = tmp_path / f"{name}.jsonl"
+        path.write_text("".join(json.dumps({"question": f"{n} eggs?", "answer": f"#### {n}"}) + "\n" for n in numbers))
+        return f'{{problems="word_problems", path="{path}"}}'
+
+    known, test = write("known", range(30)), write("test", range(25, 45))
+    arithmetic = '{problems="arithmetic", digits=1}'
+
+    def built(sources: str, more: str = "") -> tuple[list[Problem], list[Problem], list[dict[str, Any]]]:
+        post = f'post=[{{kind="grpo", name="learn", validation_share=0.3, sources=[{sources}] {more}}}]'
+        (section,) = load_recipe([str(tmp_path / "tiny.toml")], [post]).post
+        assert isinstance(section, GrpoSection)
+        return build_problems(section, 1, tmp_path)
+
+    make_tiny(tmp_path)
+    train, unseen, (row,) = built(known)
+    assert len(train) + len(unseen) == 30 and (row["problems"], row["unseen"]) == (len(train), len(unseen)) and unseen
+    train, unseen, (held, row) = built(known, f", eval_sources=[{test}]")
+    assert sorted(one.place for one in unseen) == sorted(f"test.jsonl:{n}" for n in range(1, 21))
+    assert {one.place for one in train} == {f"known.jsonl:{n}" for n in range(1, 26)} and row["dropped"] == {"duplicate": 5}
+    assert (held["unseen"], held["problems"], row["unseen"], row["problems"]) == (20, 0, 0, 25)
+    mixed, sums, _ = built(f"{known}, {arithmetic}", f", eval_sources=[{arithmetic}]")
+    assert {one.id for one in mixed}.isdisjoint(one.id for one in sums) and len(mixed) > 80 and all("+" in str(one.prompt) for one in sums)
 
 
 def test_a_reward_model_stands_before_what_it_rewards(tmp_path: Path) -> None:

@@ -118,8 +118,8 @@ def test_whole_life_with_a_second_tuning(tmp_path: Path, capsys: pytest.CaptureF
 
 
 def test_a_stage_that_teaches_to_stop(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    tiny = [*make_tiny(tmp_path), *SMALL, "--until", "eval"]
-    run = Path(run_json([*tiny, posted(tmp_path), "post.stop.supervise=end", "post.stop.lr=5e-3", "post.stop.epochs=2"], capsys)["run"])
+    tiny = [*make_tiny(tmp_path), *SMALL, "pack.seq_len=64", "sampling.max_new_tokens=40", "--until", "eval"]
+    run = Path(run_json([*tiny, posted(tmp_path), "post.stop.supervise=end", "post.stop.lr=1e-2", "post.stop.epochs=6"], capsys)["run"])
     ended = json.loads((run / "eval" / "eval.json").read_text())["endings"]
     assert ended["sft"]["ended"] == 0 and ended["tuned"]["ended"] == ended["tuned"]["asked"] == 1
     made = json.loads((run / "stop" / "stage.json").read_text())["summary"]["conversations"]["train"]
@@ -143,7 +143,7 @@ def test_what_cannot_be_learned_from_is_named_with_its_line(tmp_path: Path, caps
     dpo = f'{{kind="dpo", name="kind", global_batch_tokens=256, validation_share=0.2, sources=["{compared}"]}}'
     shape = 'steps=1, prompts_per_step=2, group_size=2, max_new_tokens=4, validation_share=0.3, rules=[{rule="ended"}]'
     grpo = f'{{kind="grpo", name="bank", {shape}, sources=[{{problems="prompts", path="{talks}"}}]}}'
-    assert call(["run", "--json", *tiny, f'sft.sources=["{talks}"]', f"post=[{dpo}, {grpo}]", "sft.validation_share=0.2"]) == 0
+    assert call(["run", "--json", *tiny, f'sft.sources=[{{path="{talks}"}}]', f"post=[{dpo}, {grpo}]", "sft.validation_share=0.2"]) == 0
     said = capsys.readouterr()
     run, long_ones = Path(json.loads(said.out)["run"]), [{"place": "talks.jsonl:3", "what": "left out"}]
     for stage, key, file in (("sft", "sources", "talks"), ("kind", "sources", "pairs"), ("bank", "problems", "talks")):
