@@ -1,7 +1,7 @@
 """Memory of training and of decoding, and bytes on disk. In: a model's shape and a micro-batch. Out: bytes by part. Next: report.
 
-Weights, gradients and optimizer state are exact. Activations are an estimate: what automatic differentiation keeps for the backward
-pass of a model that is not compiled, within a few per cent; a compiled one keeps less, its compiler and temporaries take as much.
+Weights, gradients and optimizer state are exact. Activations are an estimate, within a few per cent: what automatic differentiation keeps
+for the backward pass; a compiled model computes the inside of norms again and keeps less, but its compiler takes memory of its own.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ from luthier.plan.parameters import count
 
 FP32, BF16 = 4, 2
 PROGRAM_BYTES = round(0.6 * 2**30)
-"""Python, torch and its thread pools, before a model is there; measured with torch 2.13 on Linux."""
+"""Python, torch, its thread pools, and what malloc cannot use again, without compiling; measured with torch 2.13 on Linux."""
+COMPILED_PROGRAM_BYTES, COMPILER_BYTES = round(0.48 * 2**30), round(0.26 * 2**30)
+"""The same where compiled code runs, and what compiling it takes; what torch compiled before, it only reads. Measured as above."""
 HEAD_CHUNK_TOKENS = 1024
 """Tokens whose logits exist at one time; as in the training objective."""
 QUERY_BLOCK = 128
@@ -26,15 +28,19 @@ def optimizer_bytes(config: ModelConfig, settings: OptimSection) -> int:
     return 2 * FP32 * (parts["total"] - matrices) + FP32 * matrices
 
 
-def activation_bytes_per_token(config: ModelConfig, seq_len: int, precision: str, *, fused_attention: bool = False) -> float:
+def activation_bytes_per_token(
+    config: ModelConfig, seq_len: int, precision: str, *, fused_attention: bool = False, compiled: bool = False
+) -> float:
     """Estimate what the backward pass needs of one token in a row of `seq_len`, all layers together.
 
     RMSNorm keeps its input and its normalised input in fp32, LayerNorm its input, and both give their result in the compute type; SwiGLU
     keeps four tensors of width F, an MLP without a gate two. A switch keeps what it multiplies; dropout its factors, on a GPU as bytes.
+    A compiled model keeps of a norm only its input and result, in the compute type, and of SwiGLU three tensors.
     """
     item = FP32 if precision == "fp32" else BF16
-    c, norm = config, _norm_bytes(config, item)
-    block = 2 * norm + (4 if c.mlp == "swiglu" else 2) * c.d_ff * item
+    c, norm = config, 2 * config.d_model * item if compiled else _norm_bytes(config, item)
+    wide = (3 if compiled else 4) if c.mlp == "swiglu" else 2
+    block = 2 * norm + wide * c.d_ff * item
     dropped = c.d_model * (1 if fused_attention else item) if c.dropout else 0
     block += (c.d_model * item if c.residual_scalars else 0) + 2 * dropped
     attention = sum(_attention_bytes(c, layer, seq_len, item, fused_attention) for layer in range(c.n_layers))
@@ -56,21 +62,26 @@ def _attention_bytes(config: ModelConfig, layer: int, seq_len: int, item: int, f
     kept = 4 * c.n_heads * c.head_dim * item
     kept += (c.n_heads + c.n_kv_heads) * c.head_dim * 2 * FP32 if c.qk_norm else 0
     kept += c.n_kv_heads * c.head_dim * item if c.has_value_embedding(layer) else 0
-    if fused:
-        return kept + FP32 * c.n_heads
-    window, seen = c.window_of(layer) or seq_len, 0
+    return kept + (FP32 * c.n_heads if fused else _score_bytes(c, layer, seq_len, item))
+
+
+def _score_bytes(config: ModelConfig, layer: int, seq_len: int, item: int) -> float:
+    """Attention's weights of one token in one layer, in blocks of queries."""
+    window, seen = config.window_of(layer) or seq_len, 0
     for start in range(0, seq_len, QUERY_BLOCK):
         end = min(start + QUERY_BLOCK, seq_len)
         seen += (end - start) * (end - max(0, start - window + 1))
-    return kept + c.n_heads * seen / seq_len * (FP32 + (item if item != FP32 else 0))
+    return config.n_heads * seen / seq_len * (FP32 + (item if item != FP32 else 0))
 
 
-def kept_bytes_per_token(config: ModelConfig, seq_len: int, precision: str, checkpointing: str, *, fused_attention: bool = False) -> float:
+def kept_bytes_per_token(
+    config: ModelConfig, seq_len: int, precision: str, checkpointing: str, *, fused_attention: bool = False, compiled: bool = False
+) -> float:
     """What `activation_bytes_per_token` says, with activation checkpointing.
 
     Of every block only its input is kept, or its input and the results of products and attention; one block is whole at a time.
     """
-    everything = activation_bytes_per_token(config, seq_len, precision, fused_attention=fused_attention)
+    everything = activation_bytes_per_token(config, seq_len, precision, fused_attention=fused_attention, compiled=compiled)
     if checkpointing == "off":
         return everything
     item = FP32 if precision == "fp32" else BF16
@@ -89,26 +100,37 @@ def training_bytes(
     *,
     on_gpu: bool = False,
     checkpointing: str = "off",
+    compiled: bool = False,
 ) -> dict[str, int]:
     """Bytes by part at the peak of a step with micro-batches of `rows`; weights and gradients are fp32.
 
-    The copy that a checkpoint is written from is in main memory, which counts where that is the device's.
+    The copy that a checkpoint is written from is in main memory, which counts where that is the device's, as do program and compiler.
     """
     parts, tokens = count(config), rows * seq_len
     params, looked_up = parts["total"], parts["positions"] + parts["value embeddings"]
     item = FP32 if precision == "fp32" else BF16
     head_gradient = FP32 * config.vocab_size * config.d_model
-    logits = min(tokens, HEAD_CHUNK_TOKENS) * config.vocab_size * (2 * FP32 + 2 * item)
+    fused = compiled and not on_gpu
+    logits = min(tokens, HEAD_CHUNK_TOKENS) * config.vocab_size * ((0 if fused else 2 * FP32) + 2 * item)
+    kept = kept_bytes_per_token(config, seq_len, precision, checkpointing, fused_attention=on_gpu, compiled=fused)
     return {
-        "program": PROGRAM_BYTES,
+        "program": COMPILED_PROGRAM_BYTES if fused else PROGRAM_BYTES,
+        "compiler": COMPILER_BYTES if fused else 0,
         "weights": FP32 * params,
         "weights, cast": BF16 * (params - looked_up) if precision != "fp32" else 0,
         "gradients": FP32 * params,
         "optimizer": optimizer_bytes(config, settings),
         "checkpoint copy": 0 if on_gpu else checkpoint_bytes(config, settings),
-        "activations": round(tokens * kept_bytes_per_token(config, seq_len, precision, checkpointing, fused_attention=on_gpu)),
+        "activations": round(tokens * kept),
+        "temporaries": round(tokens * _block_gradients(config, seq_len, item, kept, compiled=fused)) if not on_gpu else 0,
         "head": head_gradient + logits,
     }
+
+
+def _block_gradients(config: ModelConfig, seq_len: int, item: int, kept: float, *, compiled: bool) -> float:
+    """What the backward pass of one block makes of a token: gradients of what is kept, in a compiled one scores aside."""
+    scores = sum(_score_bytes(config, layer, seq_len, item) for layer in range(config.n_layers)) if compiled else 0.0
+    return max(0.0, kept - scores) / config.n_layers
 
 
 def kv_cache_bytes_per_token(config: ModelConfig, bytes_per_value: int = BF16) -> int:

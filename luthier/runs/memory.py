@@ -1,4 +1,4 @@
-"""What glibc's malloc keeps of freed memory. In: nothing. Out: nothing. Next: training, which keeps it; work followed by other work."""
+"""What glibc's malloc keeps of freed memory, and the peak. In: nothing. Out: nothing. Next: training; work followed by other work."""
 
 from __future__ import annotations
 
@@ -17,6 +17,12 @@ def keep_freed_memory() -> None:
 def return_freed_memory() -> None:
     """Hand back to the system what glibc keeps of freed blocks; elsewhere do nothing."""
     _ask("malloc_trim", 0)
+
+
+def forget_peak() -> None:
+    """Let the process's peak of memory be counted from now on, where Linux allows it; elsewhere do nothing."""
+    with contextlib.suppress(OSError), open("/proc/self/clear_refs", "w") as file:
+        file.write("5")
 
 
 def _ask(name: str, *numbers: int) -> None:

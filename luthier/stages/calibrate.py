@@ -40,8 +40,8 @@ HEADS, HEAD_DIM, KEYS = (4, 64), 64, 512
 _SMALL: dict[str, Any] = {
     "model": {"d_model": 128, "n_layers": 2, "n_heads": 4, "n_kv_heads": 4, "d_ff": 512},
     "tokenizer": {"vocab_size": 2048},
-    "pack": {"seq_len": 1024},
-    "pretrain": {"steps": 1000, "global_batch_tokens": 4096, "micro_batch_size": 4, "device": "cpu"},
+    "pack": {"seq_len": 512},
+    "pretrain": {"steps": 1000, "global_batch_tokens": 4096, "micro_batch_size": 8, "device": "cpu"},
 }
 STEPS = 9
 

@@ -22,7 +22,7 @@ from luthier.plan.horizon import micro_batch_rows, rows_per_step, step_rows
 from luthier.plan.memory import training_bytes
 from luthier.runs.files import read_json, write_json
 from luthier.runs.manifest import read_manifest
-from luthier.runs.memory import keep_freed_memory
+from luthier.runs.memory import forget_peak, keep_freed_memory, return_freed_memory
 from luthier.runs.metrics import read_metrics
 from luthier.runs.progress import Bar
 from luthier.stages.incidents import Incidents
@@ -84,6 +84,8 @@ def run_training(training: Training) -> Outcome:
     """Train to the end, from wherever an earlier attempt got; leave the final checkpoint, metrics and samples."""
     job, compute = training.job, training.compute
     require_master_weights(training.model)
+    return_freed_memory()
+    forget_peak()  # what earlier stages of this process took is not the training's
     with device_errors(compute.device), joined(compute.device, job.key) as world:
         if world.leads:
             require_disk(training)
@@ -156,7 +158,8 @@ def settle_micro_batch(training: Training, trainee: Trainee, world: World) -> in
 def _still_needed(training: Training, rows: int) -> int:
     """Bytes that a training will take besides the program, its weights and its optimizer, which are there."""
     seq_len, precision, kept = training.rows.seq_len, training.compute.precision, training.settings.activation_checkpointing
-    parts = training_bytes(training.model.config, training.optim, rows, seq_len, precision, checkpointing=kept)
+    compiled, config = training.compute.compiled, training.model.config
+    parts = training_bytes(config, training.optim, rows, seq_len, precision, checkpointing=kept, compiled=compiled)
     return sum(size for part, size in parts.items() if part not in ("program", "weights", "optimizer"))
 
 

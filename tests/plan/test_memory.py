@@ -71,9 +71,33 @@ def test_parts_grow_as_they_should() -> None:
     muon = training_bytes(shape(), OptimSection(name="muon"), 8, 256, "bf16")
     total = count(shape())["total"]
     assert two["activations"] == 2 * one["activations"]
-    assert {key: value for key, value in one.items() if key != "activations"} == {key: two[key] for key in one if key != "activations"}
+    assert two["temporaries"] == pytest.approx(2 * one["temporaries"], abs=1)
+    assert {key for key in one if one[key] != two[key]} == {"activations", "temporaries"}
     assert one["weights"] == one["gradients"] == 4 * total and one["optimizer"] == 8 * total > muon["optimizer"]
     assert training_bytes(shape(), OptimSection(), 8, 256, "fp32")["weights, cast"] == 0
+
+
+A = {"d_model": 256, "n_layers": 8, "n_kv_heads": 4, "head_dim": 64, "d_ff": 960, "vocab_size": 8192}
+D = {"d_model": 768, "n_layers": 12, "n_heads": 12, "n_kv_heads": 12, "head_dim": 64, "d_ff": 2048, "vocab_size": 16_384}
+
+
+@pytest.mark.parametrize(
+    ("changes", "rows", "compiled", "gib"),
+    [(A, 1, True, 1.265), (A, 4, True, 1.854), (A, 16, True, 4.12), (D, 1, True, 4.234), (A, 1, False, 1.167), (A, 4, False, 2.073)],
+)
+def test_peaks_that_were_measured(changes: dict[str, Any], rows: int, compiled: bool, gib: float) -> None:
+    """Peaks of processes that trained on two cores, bf16, AdamW, rows of 1,024: docs/LOG.md."""
+    parts = training_bytes(shape(**changes), OptimSection(), rows, 1024, "bf16", compiled=compiled)
+    assert sum(parts.values()) / 2**30 == pytest.approx(gib, rel=0.07)
+    assert (parts["compiler"] > 0) == compiled
+
+
+def test_compiled_models_keep_less_but_not_on_a_gpu() -> None:
+    plain, compiled = (activation_bytes_per_token(shape(), 1024, "bf16", compiled=flag) for flag in (False, True))
+    assert 0.6 * plain < compiled < plain
+    on_gpu = training_bytes(shape(), OptimSection(), 4, 1024, "bf16", on_gpu=True, compiled=True)
+    assert on_gpu == training_bytes(shape(), OptimSection(), 4, 1024, "bf16", on_gpu=True)
+    assert on_gpu["compiler"] == on_gpu["temporaries"] == 0
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
