@@ -31,3 +31,8 @@ def count(config: ModelConfig) -> dict[str, int]:
         "head": 0 if c.tie_embeddings else c.vocab_size * c.d_model,
     }
     return {**parts, "total": sum(parts.values())}
+
+
+def rule_of_thumb(config: ModelConfig) -> int:
+    """What is often said instead: 12 L d^2 + V d, which supposes an MLP of width 4 d without a gate, full heads and a tied head."""
+    return 12 * config.n_layers * config.d_model**2 + config.vocab_size * config.d_model

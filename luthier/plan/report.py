@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -10,27 +11,42 @@ from luthier.config.load import resolve_model
 from luthier.config.model import ModelConfig
 from luthier.config.schema import Recipe
 from luthier.errors import ConfigError
-from luthier.plan.architectures import why_none
+from luthier.plan.advice import Advice, advice
+from luthier.plan.architectures import OWN, why_none
 from luthier.plan.compute import forward_flops_per_token, six_n, training_flops_per_token
-from luthier.plan.hardware import ASSUMED_UTILISATION, Hardware
+from luthier.plan.decoding import CACHED_BITS, CONTEXTS, STORED_BITS, decode_tokens_per_s, kv_cache_at, score_tensor_bytes
+from luthier.plan.hardware import Hardware
 from luthier.plan.horizon import bytes_per_token, micro_batch_rows, step_rows, steps_for, text_bytes
 from luthier.plan.memory import BF16, FP32, checkpoint_bytes, checkpoints_on_disk, kv_cache_bytes_per_token, training_bytes
-from luthier.plan.parameters import count
+from luthier.plan.parallel import Option, Way, all_reduce_bytes, options, rank_bytes
+from luthier.plan.parameters import count, rule_of_thumb
+from luthier.plan.place import Cost, Place, place_of
 from luthier.plan.scaling import ExpectedLoss, expected_loss
+from luthier.plan.steps import is_compiled, step_time
+from luthier.plan.trainings import TrainingPlan, computed_again, trainings_behind
+
+COMPARED_RANKS = 8
+"""Processes that a plan for one machine is compared with."""
 
 
 @dataclass(frozen=True)
 class PlanReport:
-    """Predictions for pretraining. `None` is: cannot be known before; `notes` say why.
+    """Predictions. `None` is: cannot be known before; `notes` say why. What has no stage's name is pretraining's.
 
-    Units: bytes, FLOPs, GiB, seconds, nats per token, kWh
+    Units: bytes (of one rank), FLOPs, GiB, seconds, nats per token, kWh, US dollars
     """
 
     name: str
     hardware: str
+    ranks: int
+    """Processes that train together; `ddp` where they are several."""
     precision: str
     params: int
     params_by_part: dict[str, int]
+    rule_of_thumb_params: int
+    """12 L d^2 + V d."""
+    compute_optimal_tokens: int
+    """20 for each parameter."""
     steps: int | None
     tokens: int | None
     tokens_estimated: bool
@@ -40,20 +56,57 @@ class PlanReport:
     first_rows_per_step: int
     """Less than `rows_per_step` where the batch grows."""
     seq_len: int
+    micro_batch_rows: int
+    """Rows in one forward pass of one rank."""
+    checkpointing: str
     flops_per_token: dict[str, float]
     training_flops: float | None
+    six_nd: float | None
     memory: dict[str, int]
     memory_gib: float
     memory_available_gib: float | None
     fits: bool | None
-    seconds: float | None
+    compared_ranks: int
+    memory_by_way: dict[str, dict[str, int]]
+    """By part, of one process alone, and of one of `compared_ranks` under DDP and FSDP."""
+    options: tuple[Option, ...]
+    """Every way, with every kind of activation checkpointing."""
+    advice: tuple[Advice, ...]
+    """Changes with which it fits, where it does not."""
+    score_tensor_bytes: int
+    all_reduce_bytes: dict[str, float]
+    """Sent by each of `compared_ranks` in a step, with gradients of each type; luthier's are fp32."""
+    communication_seconds: float | None
+    step_seconds: float | None
+    """Of the last batch size."""
+    step_parts: dict[str, float]
+    """By kind of work, uncorrected, without communication."""
+    step_key: str
+    """On what the time stands, and whose corrections count."""
+    correction: float
+    correction_runs: int
+    """How many earlier runs the correction is the median of."""
     utilisation: float
-    utilisation_measured: bool
+    """Share of the peak that is reached."""
+    seconds: float | None
     energy_kwh: float | None
     """At the board's limit; only where the table knows it."""
+    dollars: float | None
+    price_source: str
+    trainings: tuple[TrainingPlan, ...]
+    """Pretraining and everything behind it."""
+    total: Cost
+    """Of all trainings whose cost is known."""
     kv_cache_bytes_per_token: int
+    kv_cache_bytes: dict[str, int]
+    """By context: of one conversation, in bf16."""
+    kv_cache_bytes_quantised: dict[str, int]
+    """By type, at the longest context."""
+    weight_bytes: dict[str, int]
+    """As they may be stored."""
+    decode_context: int
     decode_tokens_per_s: float | None
-    """Upper bound for one conversation: every weight is read once for each token."""
+    """Upper bound for one conversation of `decode_context` tokens: weights and cache are read once for each token."""
     checkpoint_bytes: int
     disk_bytes: int
     uniform_loss: float
@@ -79,56 +132,57 @@ def plan(recipe: Recipe, hardware: Hardware | None, corpus_bytes: int | None = N
             f"expected_params: the recipe says {recipe.expected_params:,}, its dimensions give {total:,}",
             fix="correct the dimension that is mistyped, or expected_params",
         )
-    seq_len, settings = recipe.pack.seq_len, recipe.pretrain
+    seq_len, settings, place = recipe.pack.seq_len, recipe.pretrain, place_of(recipe.pretrain, hardware)
     train_tokens = _train_tokens(recipe, corpus_bytes, config.vocab_size) if settings.epochs is not None else None
     rows, steps = step_rows(settings, seq_len), steps_for(settings, total, seq_len, train_tokens)
     tokens = rows.before(steps) * seq_len if steps is not None else None
-    per_token = training_flops_per_token(config, seq_len)
-    on_gpu = hardware is not None and hardware.on_gpu and settings.device != "cpu"
-    precision = _precision(settings.precision, hardware)
-    micro = micro_batch_rows(settings, seq_len, on_gpu=on_gpu)
-    recompute = settings.activation_checkpointing
-    memory = training_bytes(config, recipe.optim, micro, seq_len, precision, on_gpu=on_gpu, checkpointing=recompute)
-    memory_gib = sum(memory.values()) / 2**30
-    available = hardware.memory_gib if hardware and hardware.memory_gib > 0 else None
-    utilisation = (hardware.utilisation if hardware else None) or ASSUMED_UTILISATION
-    peak = hardware.peak.get(_as_fast_as(precision)) if hardware else None
-    seconds = tokens * per_token / (peak * utilisation) if tokens is not None and peak else None
-    weights_read = total * (FP32 if precision == "fp32" else BF16)
-    checkpoint = checkpoint_bytes(config, recipe.optim)
-    kept = checkpoints_on_disk(settings) + (checkpoints_on_disk(recipe.sft) if recipe.sft.sources else 0)
-    kept += sum(checkpoints_on_disk(section) for section in recipe.post)
+    per_token, forward = training_flops_per_token(config, seq_len), forward_flops_per_token(config, seq_len)
+    full, flops = sum(forward.values()), tokens * per_token if tokens is not None else None
+    memory = _memory_figures(recipe, config, place, rows.last)
+    time = _time_figures(recipe, config, place, rows.last * seq_len, tokens, steps)
+    cost = place.cost(time["seconds"])
+    size, guessed = sum(memory["memory"].values()), train_tokens is not None
+    first = TrainingPlan("pretrain", "pretrain", steps, tokens, guessed, flops, size, memory["fits"], cost)
+    trainings = (first, *trainings_behind(recipe, config, hardware, time["utilisation"]))
     return PlanReport(
         name=recipe.run.name,
-        hardware=hardware.name if hardware else "none",
-        precision=precision,
+        hardware=_name(hardware),
+        ranks=place.ranks,
+        precision=place.precision,
         params=total,
         params_by_part=parts,
+        rule_of_thumb_params=rule_of_thumb(config),
+        compute_optimal_tokens=20 * total,
         steps=steps,
         tokens=tokens,
-        tokens_estimated=train_tokens is not None,
+        tokens_estimated=guessed,
         tokens_per_param=tokens / total if tokens is not None else None,
         rows_per_step=rows.last,
         first_rows_per_step=rows.first,
         seq_len=seq_len,
-        flops_per_token={**forward_flops_per_token(config, seq_len), "training": per_token, "six_n": six_n(config)},
-        training_flops=tokens * per_token if tokens is not None else None,
-        memory=memory,
-        memory_gib=memory_gib,
-        memory_available_gib=available,
-        fits=memory_gib <= available if available else None,
-        seconds=seconds,
-        utilisation=utilisation,
-        utilisation_measured=hardware is not None and hardware.utilisation is not None,
-        energy_kwh=seconds * hardware.watts / 3.6e6 if seconds and hardware and hardware.watts else None,
-        kv_cache_bytes_per_token=kv_cache_bytes_per_token(config),
-        decode_tokens_per_s=hardware.bandwidth / weights_read if hardware and hardware.bandwidth else None,
-        checkpoint_bytes=checkpoint,
-        disk_bytes=checkpoint * kept + total * (BF16 if recipe.export.dtype == "bf16" else FP32),
+        checkpointing=settings.activation_checkpointing,
+        flops_per_token={**forward, "forward": full, "backward": 2 * full, "training": per_token, "six_n": six_n(config)},
+        training_flops=flops,
+        six_nd=six_n(config) * tokens if tokens is not None else None,
+        energy_kwh=cost.energy_kwh,
+        dollars=cost.dollars,
+        price_source=hardware.price_source if hardware else "",
+        trainings=trainings,
+        total=_total(trainings),
+        **time,
+        **memory,
+        **_decoding_figures(config, place, total),
+        **_disk_figures(recipe, config),
         uniform_loss=math.log(config.vocab_size),
         expected_loss=expected_loss(total, parts["attention"] + parts["mlp"], tokens, config.vocab_size) if tokens else None,
-        notes=_notes(config, steps, hardware, peak, seconds),
+        notes=_notes(config, steps, place, cost.seconds, trainings),
     )
+
+
+def _name(hardware: Hardware | None) -> str:
+    if hardware is None:
+        return "none"
+    return hardware.name if hardware.count == 1 else f"{hardware.count} x {hardware.name}"
 
 
 def _train_tokens(recipe: Recipe, corpus_bytes: int | None, vocab_size: int) -> int | None:
@@ -137,25 +191,109 @@ def _train_tokens(recipe: Recipe, corpus_bytes: int | None, vocab_size: int) -> 
     return None if found is None else round(found * (1 - recipe.data.validation_share) / bytes_per_token(vocab_size))
 
 
-def _as_fast_as(precision: str) -> str:
-    """The type whose rate the tables name: GPUs multiply fp16 as fast as bf16."""
-    return "bf16" if precision == "fp16" else precision
+def _time_figures(
+    recipe: Recipe, config: ModelConfig, place: Place, tokens_of_step: int, tokens: int | None, steps: int | None
+) -> dict[str, Any]:
+    """How long a step takes, and all of them: work shared out over the ranks, then the sum of their gradients, which nothing overlaps."""
+    settings, seq_len = recipe.pretrain, recipe.pack.seq_len
+    timed = None
+    if place.hardware is not None:
+        work = (tokens or 0) * config.n_layers
+        compiled = is_compiled(settings.compile, "cuda" if place.on_gpu else "cpu", work)
+        timed = step_time(recipe, config, place.hardware, place.precision, compiled)
+    link = place.hardware.interconnect if place.hardware else None
+    sent = all_reduce_bytes(count(config)["total"], place.ranks) / link if link else None
+    flops = training_flops_per_token(config, seq_len)
+    again = 1.0 if timed and timed.calibrated else 1 + computed_again(config, seq_len, settings.activation_checkpointing) / flops
+    compute = timed.seconds * again / place.ranks if timed else None
+    known = compute is not None and tokens is not None and steps is not None
+    return {
+        "communication_seconds": sent,
+        "step_seconds": compute + (sent or 0.0) if compute is not None else None,
+        "step_parts": timed.parts if timed else {},
+        "step_key": timed.key if timed else "",
+        "correction": timed.correction if timed else 1.0,
+        "correction_runs": timed.runs if timed else 0,
+        "utilisation": tokens_of_step * flops / (timed.seconds * place.peak) if timed and place.peak else place.utilisation,
+        "seconds": compute * tokens / tokens_of_step + (sent or 0.0) * steps if known else None,
+    }
 
 
-def _precision(asked: str, hardware: Hardware | None) -> str:
-    if asked != "auto":
-        return asked
-    return "bf16" if hardware is not None and hardware.prefers_bf16 else "fp32"
+def _memory_figures(recipe: Recipe, config: ModelConfig, place: Place, rows_of_step: int) -> dict[str, Any]:
+    """What a rank takes as the recipe stands, in every other way, and what to change where it does not fit."""
+    settings, seq_len = recipe.pretrain, recipe.pack.seq_len
+    own: Way = "ddp" if place.ranks > 1 else "one"
+    ranks = place.ranks if place.ranks > 1 else COMPARED_RANKS
+    micro = min(micro_batch_rows(settings, seq_len, on_gpu=place.on_gpu), -(-rows_of_step // place.ranks))
+
+    def need(rows: int, kind: str, way: Way) -> Mapping[str, int]:
+        parts = training_bytes(config, recipe.optim, rows, seq_len, place.precision, on_gpu=place.on_gpu, checkpointing=kind)
+        return rank_bytes(parts, config, ranks, way, place.precision)
+
+    kept = settings.activation_checkpointing
+    memory = dict(need(micro, kept, own))
+    size, available, params = sum(memory.values()), place.available, count(config)["total"]
+    found = options(need, micro, rows_of_step, ranks, available)
+    fits = size <= available if available is not None else None
+    return {
+        "micro_batch_rows": micro,
+        "memory": memory,
+        "memory_gib": size / 2**30,
+        "memory_available_gib": available / 2**30 if available is not None else None,
+        "fits": fits,
+        "compared_ranks": ranks,
+        "memory_by_way": {one.way: dict(need(one.rows, kept, one.way)) for one in found if one.checkpointing == kept},
+        "options": found,
+        "advice": advice(found, own, kept, micro, ranks, need) if fits is False else (),
+        "score_tensor_bytes": score_tensor_bytes(config, seq_len),
+        "all_reduce_bytes": {"fp32": all_reduce_bytes(params, ranks, FP32), "bf16": all_reduce_bytes(params, ranks, BF16)},
+    }
 
 
-def _notes(config: ModelConfig, steps: int | None, hardware: Hardware | None, peak: float | None, seconds: float | None) -> tuple[str, ...]:
+def _decoding_figures(config: ModelConfig, place: Place, params: int) -> dict[str, Any]:
+    context, weights = config.max_seq_len, params * (FP32 if place.precision == "fp32" else BF16)
+    bandwidth = place.hardware.bandwidth if place.hardware else None
+    return {
+        "kv_cache_bytes_per_token": kv_cache_bytes_per_token(config),
+        "kv_cache_bytes": {str(n): kv_cache_at(config, n) for n in sorted({*(n for n in CONTEXTS if n < context), context})},
+        "kv_cache_bytes_quantised": {kind: kv_cache_at(config, context, bits=bits) for kind, bits in CACHED_BITS.items()},
+        "weight_bytes": {kind: round(params * bits / 8) for kind, bits in STORED_BITS.items()},
+        "decode_context": context,
+        "decode_tokens_per_s": decode_tokens_per_s(config, weights, context, bandwidth) if bandwidth else None,
+    }
+
+
+def _disk_figures(recipe: Recipe, config: ModelConfig) -> dict[str, Any]:
+    checkpoint = checkpoint_bytes(config, recipe.optim)
+    trained = [recipe.pretrain, *([recipe.sft] if recipe.sft.sources else []), *recipe.post]
+    exported = count(config)["total"] * (BF16 if recipe.export.dtype == "bf16" else FP32)
+    return {"checkpoint_bytes": checkpoint, "disk_bytes": checkpoint * sum(map(checkpoints_on_disk, trained)) + exported}
+
+
+def _total(trainings: tuple[TrainingPlan, ...]) -> Cost:
+    def add(values: list[float | None]) -> float | None:
+        known = [value for value in values if value is not None]
+        return sum(known) if known else None
+
+    costs = [one.cost for one in trainings]
+    return Cost(add([c.seconds for c in costs]), add([c.energy_kwh for c in costs]), add([c.dollars for c in costs]))
+
+
+def _notes(
+    config: ModelConfig, steps: int | None, place: Place, seconds: float | None, trainings: tuple[TrainingPlan, ...]
+) -> tuple[str, ...]:
     notes: list[str] = []
     if reason := why_none(config):
-        notes.append(f"it cannot be exported: {reason}")
+        notes.append(f"export: own class {OWN} (trust_remote_code); {reason}")
     if steps is None:
         notes.append("the horizon is in epochs: steps, tokens and time are known once the text is packed")
-    if hardware is not None and not peak:
-        notes.append("this machine is not measured yet: run `luthier doctor` for a time estimate")
+    if place.hardware is not None and not place.peak:
+        notes.append(
+            f"{place.hardware.name} has no rate for {place.precision} in the table"
+            if place.hardware.on_gpu and place.hardware.peak
+            else "this machine is not measured yet: run `luthier doctor` for a time estimate"
+        )
+    notes += [f"{one.name}: {note}" for one in trainings for note in one.notes]
     if seconds is not None:
-        notes.append("the time is pretraining's alone; compiling, validation, fine-tuning and export come on top")
+        notes.append("times are the trainings' alone; compiling, validation and export come on top")
     return tuple(notes)

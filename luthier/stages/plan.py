@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from luthier.plan.hardware import this_machine
+from luthier.plan.gpus import hardware
 from luthier.plan.report import plan
 from luthier.plan.text import plan_text
 from luthier.stages.output import print_json
 from luthier.stages.run import recipe_from
 
 
-def plan_verb(arguments: Sequence[str], *, as_json: bool) -> None:
-    """Print the plan of a recipe on this machine."""
+def plan_verb(arguments: Sequence[str], machine: str = "this", *, as_json: bool) -> None:
+    """Print the plan of a recipe on a machine: this one, or one from the table, or several of one kind."""
     recipe, _ = recipe_from(arguments)
-    report = plan(recipe, this_machine(Path(recipe.runs.root), recipe.pretrain.device))
+    report = plan(recipe, hardware(machine, Path(recipe.runs.root), recipe.pretrain.device))
     if as_json:
         print_json(report.as_dict())
     else:

@@ -29,7 +29,7 @@ def add_plan_verbs(app: typer.Typer) -> None:
         params: Annotated[int | None, typer.Option("--params", min=1, help="Derive a recipe of at most so many parameters.")] = None,
         ratio: Annotated[float, typer.Option("--tokens-per-param", min=0.01, help="How long a derived recipe trains.")] = 20.0,
         write: Annotated[str | None, typer.Option("--write", metavar="FILE", help="Write the derived recipe.")] = None,
-        hardware: Annotated[str, typer.Option("--hardware", metavar="NAME", help="Derive a recipe for this machine.")] = "this",
+        hardware: Annotated[str, typer.Option("--hardware", metavar="NAME", help="The machine: this, h100, 8xh100 ...")] = "this",
         json: Json = False,
     ) -> None:
         """Say what a recipe needs, before it runs; or derive one from a budget or a depth.
@@ -38,7 +38,7 @@ def add_plan_verbs(app: typer.Typer) -> None:
         if budget is None and depth is None and params is None:
             from luthier.stages.plan import plan_verb
 
-            plan_verb(arguments or [], as_json=json)
+            plan_verb(arguments or [], hardware, as_json=json)
         else:
             from luthier.stages.dial import dial_verb
 

@@ -39,7 +39,7 @@ def test_figures_follow_from_each_other() -> None:
     assert report.seconds and report.training_flops and report.energy_kwh and report.decode_tokens_per_s
     assert report.seconds == pytest.approx(report.training_flops / (4e11 * report.utilisation))
     assert report.energy_kwh == pytest.approx(report.seconds * 100 / 3.6e6)
-    assert report.decode_tokens_per_s == pytest.approx(2e10 / (2 * report.params))
+    assert report.decode_tokens_per_s == pytest.approx(2e10 / (2 * report.params + 1024 * 8192))
     assert report.memory_gib == pytest.approx(sum(report.memory.values()) / 2**30)
     assert report.fits is False and "does not fit into 0.5 GiB" in plan_text(report)
     assert report.uniform_loss == pytest.approx(math.log(8192))
