@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from luthier.config.model import ModelConfig
 from luthier.config.schema import Recipe
-from luthier.config.training import OptimSection
+from luthier.config.training import OptimSection, TrainingSection
 from luthier.plan.calibration import Calibration, correction
 from luthier.plan.compute import training_flops_per_token
 from luthier.plan.hardware import ASSUMED_UTILISATION, Hardware
@@ -55,6 +55,12 @@ def can_compile(device: str) -> bool:
 def is_compiled(asked: str, device: str, work: float) -> bool:
     """Whether a training compiles; `work` is its tokens times layers."""
     return asked == "on" or (asked == "auto" and can_compile(device) and work >= LONG_ENOUGH_TO_COMPILE)
+
+
+def compiles(settings: TrainingSection, config: ModelConfig, tokens: int | None, *, on_gpu: bool) -> bool:
+    """Whether a training of so many tokens compiles; while they are not known it is taken to be long."""
+    work = math.inf if tokens is None else float(tokens * config.n_layers)
+    return is_compiled(settings.compile, "cuda" if on_gpu else "cpu", work)
 
 
 def step_time(recipe: Recipe, config: ModelConfig, hardware: Hardware, precision: str, compiled: bool) -> StepTime | None:
