@@ -283,6 +283,7 @@ def _post(section: PostSection, recipe: Recipe, gain: float) -> PostSection:
         update={
             **common,
             "sources": tuple(_problems(source) for source in section.sources),
+            "eval_sources": tuple(_problems(source) for source in section.eval_sources),
             "steps": steps,
             "prompts_per_step": min(section.prompts_per_step, 4),
             "group_size": min(section.group_size, 8),
