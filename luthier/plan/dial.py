@@ -217,9 +217,9 @@ def _text(values: _Values, tokens: float) -> None:
 
 def _training(values: _Values, tokens: float, flops_per_token: float, ratio: float) -> None:
     """Batch, optimizer, learning rates, decay, and when to look."""
-    best = min(0.2920 * (tokens * flops_per_token) ** 0.3271, tokens / LEAST_STEPS)
-    rule = f"0.292 C^0.3271, and {LEAST_STEPS:,} steps at least; a power of two from one row"
-    row = values["pack.seq_len"]
+    row, few = values["pack.seq_len"], 2 ** int(math.log2(max(1.0, tokens / LEAST_STEPS)))
+    best = min(few, _power_of_two(0.2920 * (tokens * flops_per_token) ** 0.3271, 1, 2**24))
+    rule = f"0.292 C^0.3271, but {LEAST_STEPS:,} steps or more; a power of two"
     batch = values.take(
         "pretrain.global_batch_tokens", _power_of_two(best, row, 2**24), rule, f"DeepSeek 2024, arXiv:2401.02954, eq. 1; {LOG}"
     )

@@ -44,6 +44,23 @@ def add_plan_verbs(app: typer.Typer) -> None:
 
             dial_verb(arguments or [], (budget, depth, params), hardware, ratio, write, as_json=json)
 
+    @app.command()
+    def scaling(
+        arguments: Recipes,
+        sizes: Annotated[int, typer.Option("--sizes", min=2, help="So many sizes below the recipe's own.")] = 4,
+        ratio: Annotated[
+            float | None, typer.Option("--tokens-per-param", min=0.01, help="How long each size trains; default: as the recipe.")
+        ] = None,
+        verify: Annotated[bool, typer.Option("--verify", help="Then train the recipe's own size, and show the error.")] = False,
+        json: Json = False,
+    ) -> None:
+        """Train a ladder of smaller models; predict the loss of a recipe's.
+
+        Each of them is a run, so what was finished is not done again."""
+        from luthier.stages.scaling import scaling_verb
+
+        scaling_verb(arguments, sizes, ratio, verify, as_json=json)
+
 
 def add_sft_verbs(group: typer.Typer) -> None:
     """Add what `luthier sft` can do besides training."""
