@@ -22,8 +22,11 @@ class Advice:
     """What it costs in return."""
 
 
-def advice(found: Sequence[Option], own: Way, kept: str, rows: int, ranks: int, need: Need) -> tuple[Advice, ...]:
-    """Changes with which it fits, the cheapest first: fewer rows at a time, checkpointing, both, FSDP, a larger machine."""
+def advice(found: Sequence[Option], own: Way, kept: str, rows: int, ranks: int, need: Need, elsewhere: int) -> tuple[Advice, ...]:
+    """Changes with which it fits, the cheapest first: fewer rows at a time, checkpointing, both, FSDP, a machine with more memory.
+
+    `elsewhere` is what it takes on one GPU.
+    """
     changes: list[Advice] = []
     mine = {one.checkpointing: one for one in found if one.way == own}
     if fewer := mine[kept].most_rows:
@@ -39,10 +42,10 @@ def advice(found: Sequence[Option], own: Way, kept: str, rows: int, ranks: int, 
         kind, at_once = shared.checkpointing, min(rows, shared.most_rows)
         how = f" with {kind} checkpointing" if kind != "off" else ""
         size = sum(need(at_once, kind, "fsdp").values())
-        changes.append(Advice(f"FSDP over {ranks}{how}, {at_once} rows at a time", size, "luthier itself trains with DDP only"))
-    size = mine[kept].bytes
-    if (larger := _smallest(size)) is not None:
-        changes.append(Advice(f"--hardware {larger}", size, f"{TABLE[larger].memory_gib:g} GiB"))
+        change = f"FSDP over {ranks}{how}, {at_once} {'rows' if at_once > 1 else 'row'} at a time"
+        changes.append(Advice(change, size, "luthier itself trains with DDP only"))
+    if (larger := _smallest(elsewhere)) is not None:
+        changes.append(Advice(f"--hardware {larger}", elsewhere, f"of {TABLE[larger].memory_gib:g} GiB"))
     return tuple(changes)
 
 

@@ -78,12 +78,13 @@ def options(need: Need, rows: int, rows_of_step: int, ranks: int, available: flo
         share = rows_of_step if way == "one" else -(-rows_of_step // ranks)
         for kind in CHECKPOINTING:
             size = sum(need(min(rows, share), kind, way).values())
-            most = None if available is None else _most_rows(need, share, kind, way, available)
+            most = None if available is None else most_rows(need, share, kind, way, available)
             found.append(Option(way, kind, min(rows, share), size, None if available is None else size <= available, most))
     return tuple(found)
 
 
-def _most_rows(need: Need, limit: int, kind: str, way: Way, available: float) -> int:
+def most_rows(need: Need, limit: int, kind: str, way: Way, available: float) -> int:
+    """The largest micro-batch up to a limit whose bytes are available; 0 where not even one row's are."""
     fits, fails = 0, limit + 1
     while fails - fits > 1:
         middle = (fits + fails) // 2

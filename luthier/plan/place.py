@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from luthier.config.model import ModelConfig
 from luthier.config.training import TrainingSection
 from luthier.plan.hardware import ASSUMED_UTILISATION, Hardware
+from luthier.plan.steps import compiles
 
 
 @dataclass(frozen=True)
@@ -22,11 +24,12 @@ class Cost:
 
 @dataclass(frozen=True)
 class Place:
-    """A machine, or several of one kind, and the type of a training's products."""
+    """A machine, or several of one kind, the type of a training's products, and whether it is compiled."""
 
     hardware: Hardware | None
     precision: str
     on_gpu: bool
+    compiled: bool = False
     utilisation: float = ASSUMED_UTILISATION
     """Share of the peak that is reached."""
 
@@ -65,9 +68,16 @@ class Place:
         return Cost(seconds, energy, seconds / 3600 * price * self.ranks if price else None)
 
 
-def place_of(settings: TrainingSection, hardware: Hardware | None, utilisation: float = ASSUMED_UTILISATION) -> Place:
-    """Settle the type as the trainer does: `auto` is bf16 where the machine has units for it."""
+def place_of(
+    settings: TrainingSection,
+    config: ModelConfig,
+    hardware: Hardware | None,
+    tokens: int | None,
+    utilisation: float = ASSUMED_UTILISATION,
+) -> Place:
+    """Settle the type, and whether to compile for so many tokens, as the trainer does."""
     precision: str = settings.precision
     if precision == "auto":
         precision = "bf16" if hardware is not None and hardware.prefers_bf16 else "fp32"
-    return Place(hardware, precision, hardware is not None and hardware.on_gpu and settings.device != "cpu", utilisation)
+    on_gpu = hardware is not None and hardware.on_gpu and settings.device != "cpu"
+    return Place(hardware, precision, on_gpu, compiles(settings, config, tokens, on_gpu=on_gpu), utilisation)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cache
 from typing import Any
 
 from luthier.config.load import resolve_model
@@ -18,11 +19,11 @@ from luthier.plan.decoding import CACHED_BITS, CONTEXTS, STORED_BITS, decode_tok
 from luthier.plan.hardware import Hardware
 from luthier.plan.horizon import bytes_per_token, micro_batch_rows, step_rows, steps_for, text_bytes
 from luthier.plan.memory import BF16, FP32, checkpoint_bytes, checkpoints_on_disk, kv_cache_bytes_per_token, training_bytes
-from luthier.plan.parallel import Option, Way, all_reduce_bytes, options, rank_bytes
+from luthier.plan.parallel import Option, Way, all_reduce_bytes, most_rows, options, rank_bytes
 from luthier.plan.parameters import count, rule_of_thumb
 from luthier.plan.place import Cost, Place, place_of
 from luthier.plan.scaling import ExpectedLoss, expected_loss
-from luthier.plan.steps import is_compiled, step_time
+from luthier.plan.steps import step_time
 from luthier.plan.trainings import TrainingPlan, computed_again, trainings_behind
 
 COMPARED_RANKS = 8
@@ -132,10 +133,11 @@ def plan(recipe: Recipe, hardware: Hardware | None, corpus_bytes: int | None = N
             f"expected_params: the recipe says {recipe.expected_params:,}, its dimensions give {total:,}",
             fix="correct the dimension that is mistyped, or expected_params",
         )
-    seq_len, settings, place = recipe.pack.seq_len, recipe.pretrain, place_of(recipe.pretrain, hardware)
+    seq_len, settings = recipe.pack.seq_len, recipe.pretrain
     train_tokens = _train_tokens(recipe, corpus_bytes, config.vocab_size) if settings.epochs is not None else None
     rows, steps = step_rows(settings, seq_len), steps_for(settings, total, seq_len, train_tokens)
     tokens = rows.before(steps) * seq_len if steps is not None else None
+    place = place_of(settings, config, hardware, tokens)
     per_token, forward = training_flops_per_token(config, seq_len), forward_flops_per_token(config, seq_len)
     full, flops = sum(forward.values()), tokens * per_token if tokens is not None else None
     memory = _memory_figures(recipe, config, place, rows.last)
@@ -196,17 +198,15 @@ def _time_figures(
 ) -> dict[str, Any]:
     """How long a step takes, and all of them: work shared out over the ranks, then the sum of their gradients, which nothing overlaps."""
     settings, seq_len = recipe.pretrain, recipe.pack.seq_len
-    timed = None
-    if place.hardware is not None:
-        work = (tokens or 0) * config.n_layers
-        compiled = is_compiled(settings.compile, "cuda" if place.on_gpu else "cpu", work)
-        timed = step_time(recipe, config, place.hardware, place.precision, compiled)
+    timed = step_time(recipe, config, place.hardware, place.precision, place.compiled) if place.hardware else None
     link = place.hardware.interconnect if place.hardware else None
     sent = all_reduce_bytes(count(config)["total"], place.ranks) / link if link else None
     flops = training_flops_per_token(config, seq_len)
     again = 1.0 if timed and timed.calibrated else 1 + computed_again(config, seq_len, settings.activation_checkpointing) / flops
     compute = timed.seconds * again / place.ranks if timed else None
-    known = compute is not None and tokens is not None and steps is not None
+    seconds = None
+    if compute is not None and tokens is not None and steps is not None:
+        seconds = compute * tokens / tokens_of_step + (sent or 0.0) * steps
     return {
         "communication_seconds": sent,
         "step_seconds": compute + (sent or 0.0) if compute is not None else None,
@@ -215,26 +215,32 @@ def _time_figures(
         "correction": timed.correction if timed else 1.0,
         "correction_runs": timed.runs if timed else 0,
         "utilisation": tokens_of_step * flops / (timed.seconds * place.peak) if timed and place.peak else place.utilisation,
-        "seconds": compute * tokens / tokens_of_step + (sent or 0.0) * steps if known else None,
+        "seconds": seconds,
     }
 
 
 def _memory_figures(recipe: Recipe, config: ModelConfig, place: Place, rows_of_step: int) -> dict[str, Any]:
     """What a rank takes as the recipe stands, in every other way, and what to change where it does not fit."""
-    settings, seq_len = recipe.pretrain, recipe.pack.seq_len
+    settings, seq_len, available, params = recipe.pretrain, recipe.pack.seq_len, place.available, count(config)["total"]
     own: Way = "ddp" if place.ranks > 1 else "one"
-    ranks = place.ranks if place.ranks > 1 else COMPARED_RANKS
+    ranks, kept = place.ranks if place.ranks > 1 else COMPARED_RANKS, settings.activation_checkpointing
     micro = min(micro_batch_rows(settings, seq_len, on_gpu=place.on_gpu), -(-rows_of_step // place.ranks))
 
-    def need(rows: int, kind: str, way: Way) -> Mapping[str, int]:
-        parts = training_bytes(config, recipe.optim, rows, seq_len, place.precision, on_gpu=place.on_gpu, checkpointing=kind)
-        return rank_bytes(parts, config, ranks, way, place.precision)
+    @cache
+    def alone(rows: int, kind: str, on_gpu: bool = place.on_gpu) -> Mapping[str, int]:
+        how = {"on_gpu": on_gpu, "compiled": place.compiled}
+        return training_bytes(config, recipe.optim, rows, seq_len, place.precision, checkpointing=kind, **how)
 
-    kept = settings.activation_checkpointing
+    def need(rows: int, kind: str, way: Way) -> Mapping[str, int]:
+        return rank_bytes(alone(rows, kind), config, ranks, way, place.precision)
+
+    if settings.micro_batch_size is None and available is not None:  # the trainer takes what fits
+        micro = max(1, most_rows(need, micro, kept, own, available))
     memory = dict(need(micro, kept, own))
-    size, available, params = sum(memory.values()), place.available, count(config)["total"]
+    size = sum(memory.values())
     found = options(need, micro, rows_of_step, ranks, available)
     fits = size <= available if available is not None else None
+    elsewhere = sum(alone(micro, kept, on_gpu=True).values())
     return {
         "micro_batch_rows": micro,
         "memory": memory,
@@ -244,7 +250,7 @@ def _memory_figures(recipe: Recipe, config: ModelConfig, place: Place, rows_of_s
         "compared_ranks": ranks,
         "memory_by_way": {one.way: dict(need(one.rows, kept, one.way)) for one in found if one.checkpointing == kept},
         "options": found,
-        "advice": advice(found, own, kept, micro, ranks, need) if fits is False else (),
+        "advice": advice(found, own, kept, micro, ranks, need, elsewhere) if fits is False else (),
         "score_tensor_bytes": score_tensor_bytes(config, seq_len),
         "all_reduce_bytes": {"fp32": all_reduce_bytes(params, ranks, FP32), "bf16": all_reduce_bytes(params, ranks, BF16)},
     }

@@ -70,12 +70,17 @@ def trainings_behind(recipe: Recipe, config: ModelConfig, hardware: Hardware | N
     """Fine-tuning, where it has sources, and everything in `[[post]]`."""
     sections: list[tuple[str, TrainingSection]] = [("sft", recipe.sft)] if recipe.sft.sources else []
     sections += [(section.name, section) for section in recipe.post]
-    return tuple(_training(name, section, recipe, config, place_of(section, hardware, utilisation)) for name, section in sections)
+    return tuple(_training(name, section, recipe, config, hardware, utilisation) for name, section in sections)
 
 
-def _training(name: str, section: TrainingSection, recipe: Recipe, config: ModelConfig, place: Place) -> TrainingPlan:
+def _training(
+    name: str, section: TrainingSection, recipe: Recipe, config: ModelConfig, hardware: Hardware | None, utilisation: float
+) -> TrainingPlan:
     seq_len = _seq_len(section, recipe, config)
-    work = _work(section, recipe, config, seq_len, place)
+    uncompiled = place_of(section, config, hardware, 0, utilisation)
+    work = _work(section, config, seq_len, uncompiled)
+    sampled = isinstance(section, GrpoSection)  # its rows differ in length from step to step
+    place = uncompiled if sampled else place_of(section, config, hardware, work.tokens, utilisation)
     memory = sum(_memory(section, recipe, config, seq_len, place).values())
     seconds = None
     if work.flops is not None and work.steps is not None and work.tokens is not None:
@@ -100,10 +105,12 @@ def _seq_len(section: TrainingSection, recipe: Recipe, config: ModelConfig) -> i
     """Tokens of a training row, at most."""
     if isinstance(section, PairsSection):
         return section.seq_len or 2 * recipe.pack.seq_len
-    return config.max_seq_len if isinstance(section, GrpoSection) else recipe.pack.seq_len
+    if isinstance(section, GrpoSection):
+        return config.max_seq_len
+    return (section.seq_len if isinstance(section, SftSection) else None) or recipe.pack.seq_len
 
 
-def _work(section: TrainingSection, recipe: Recipe, config: ModelConfig, seq_len: int, place: Place) -> Work:
+def _work(section: TrainingSection, config: ModelConfig, seq_len: int, place: Place) -> Work:
     parts = forward_flops_per_token(config, seq_len)
     forward = sum(parts.values())
     if isinstance(section, GrpoSection):
@@ -164,7 +171,8 @@ def _memory(section: TrainingSection, recipe: Recipe, config: ModelConfig, seq_l
     """Bytes by part of one rank; the model before stands beside the one that is trained where the two are compared."""
     kept = section.activation_checkpointing
     rows = micro_batch_rows(section, seq_len, on_gpu=place.on_gpu)
-    parts = training_bytes(config, recipe.optim, rows, seq_len, place.precision, on_gpu=place.on_gpu, checkpointing=kept)
+    how = {"on_gpu": place.on_gpu, "compiled": place.compiled}
+    parts = training_bytes(config, recipe.optim, rows, seq_len, place.precision, checkpointing=kept, **how)
     params = count(config)["total"]
     if isinstance(section, LoraSection) and section.lora_rank:
         adapted, factors = _low_rank(config, section)
