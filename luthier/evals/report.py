@@ -43,7 +43,7 @@ class ReportData:
     tokenizer: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """Measures by name."""
     plan: Sequence[Mapping[str, Any]] = ()
-    """`label`, `predicted`, `measured`."""
+    """`label`, `predicted`, `measured`, and perhaps `ratio`."""
     parameters: Mapping[str, int] = field(default_factory=dict[str, int])
     """Parameters by part, without the total."""
     pretrain: Sequence[Mapping[str, Any]] = ()

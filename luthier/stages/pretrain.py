@@ -67,11 +67,13 @@ def _run(job: Job) -> Outcome:
     from luthier.plan.horizon import steps_for, superposed_steps
     from luthier.plan.parameters import count
     from luthier.stages.lineage import seed_from_parent
+    from luthier.stages.predicted import note_run, remember_plan
     from luthier.stages.recorder import Training
     from luthier.stages.training import run_training
     from luthier.tokenizer.tokenizer import Tokenizer
 
     recipe, settings = job.recipe, job.recipe.pretrain
+    predicted = remember_plan(job)
     tokenizer = Tokenizer.load(job.inputs["tokenizer"] / "tokenizer.json")
     train = TokenShards.open(job.inputs["pack"], "train")
     validation = TokenShards.open(job.inputs["pack"], "validation")
@@ -114,8 +116,10 @@ def _run(job: Job) -> Outcome:
     outcome = run_training(
         Training(job, "pretrain", settings, optim, model, tokenizer, rows, steps, compute, course, validate, sample, parent_key, first)
     )
-    tokens_per_byte = train.n_tokens / max(1, train.n_bytes)
-    return Outcome(outcome.fingerprint, {"params": parameters, "tokens_per_byte": tokens_per_byte, "rows": made, **outcome.summary})
+    found = {"params": parameters, "tokens_per_byte": train.n_tokens / max(1, train.n_bytes), "rows": made, **outcome.summary}
+    if "compute" in found:
+        note_run(job, config, found)
+    return Outcome(outcome.fingerprint, {**found, "predicted": predicted})
 
 
 STAGE = Stage("pretrain", ("tokenizer", "pack"), _run, _settings, trains=True)

@@ -18,32 +18,33 @@ def _run(job: Job) -> Outcome:
     from luthier.evals.report import ReportData, write_report
     from luthier.plan.hardware import this_machine
     from luthier.plan.parameters import count
-    from luthier.plan.report import plan
     from luthier.runs.directory import environment
     from luthier.runs.files import fingerprint, read_json, sha256_file
     from luthier.runs.metrics import read_metrics
     from luthier.runs.store import RECORD
+    from luthier.stages.predicted import correction_note
 
     recipe, said = job.recipe, job.summaries
     pretrain, tokenizer = said["pretrain"], said["tokenizer"]
-    predicted = plan(recipe, this_machine(job.cache.parent.parent, recipe.pretrain.device))
+    here = this_machine(job.cache.parent.parent, recipe.pretrain.device)
     records = {name: read_json(directory / RECORD) for name, directory in job.inputs.items()}
     machine = environment()
     data = ReportData(
         title=recipe.run.name,
         description=recipe.description,
         facts=[
-            ("machine", f"{predicted.hardware}"),
+            ("machine", here.name),
             ("computed", ", ".join(f"{key} {value}" for key, value in pretrain["compute"].items())),
             ("luthier", f"{machine['luthier']} {(machine['commit'] or '')[:12]}".strip()),
             ("packages", ", ".join(f"{name} {version}" for name, version in machine["packages"].items())),
             *((f"{name}: {label}", value) for name in training_stages(recipe) for label, value in _health(said[name])),
+            *([("plan", note)] if (note := correction_note(pretrain)) else []),
         ],
         summary=_summary(said),
         stages=[{"name": name, "seconds": records[name]["seconds"], "cached": False} for name in stage_names(recipe) if name in records],
         sources=[dict(source) for source in said["data"]["sources"]],
         tokenizer=dict(tokenizer),
-        plan=_plan_rows(predicted, pretrain),
+        plan=_plan_rows(pretrain, job),
         parameters={k: v for k, v in count(resolve_model(recipe, tokenizer["vocab_size"])).items() if k != "total"},
         pretrain=read_metrics(job.inputs["pretrain"] / "metrics.jsonl"),
         sft=read_metrics(job.inputs["sft"] / "metrics.jsonl"),
@@ -86,6 +87,7 @@ def _summary(said: Any) -> list[tuple[str, str]]:
     pretrain, evaluated, sft = said["pretrain"], said["eval"]["bits_per_byte"], said["sft"]
     rows = [
         ("parameters", f"{pretrain['params']:,}"),
+        *((f"parameters, {name}", f"{stage['params']:,}") for name, stage in said.items() if name != "pretrain" and "params" in stage),
         ("training tokens", f"{pretrain['tokens']:,}"),
         ("validation loss", f"{evaluated['base']['val_loss']:.4f} nats per token"),
         ("bits per byte", f"{evaluated['base']['val_bpb']:.4f}"),
@@ -100,16 +102,11 @@ def _summary(said: Any) -> list[tuple[str, str]]:
     return rows
 
 
-def _plan_rows(predicted: Any, pretrain: Any) -> list[dict[str, str]]:
+def _plan_rows(pretrain: Any, job: Job) -> list[dict[str, Any]]:
     """What the plan said beside what was measured."""
-    seconds = "-" if predicted.seconds is None else f"{predicted.seconds:.0f} s"
-    rows = [
-        ("parameters", f"{predicted.params:,}", f"{pretrain['params']:,}"),
-        ("steps", f"{predicted.steps or '-'}", f"{pretrain['steps']:,}"),
-        ("pretraining time", seconds, f"{pretrain['seconds_training']:.0f} s"),
-        ("peak memory", f"{predicted.memory_gib:.2f} GiB", f"{pretrain['mem_gib']:.2f} GiB"),
-    ]
-    return [{"label": label, "predicted": before, "measured": after} for label, before, after in rows]
+    from luthier.stages.predicted import compared
+
+    return [{**row, "ratio": "" if row["ratio"] is None else f"{row['ratio']:.2f}"} for row in compared(pretrain, job.inputs)]
 
 
 STAGE = Stage("report", ("data", "tokenizer", "pack", "pretrain", "sft", "eval", "export"), _run, _settings)

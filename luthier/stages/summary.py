@@ -12,6 +12,7 @@ from luthier.runs.files import read_json
 from luthier.runs.progress import duration, number
 from luthier.runs.store import RECORD
 from luthier.stages.order import AFTER_POST, BEFORE_POST
+from luthier.stages.predicted import compared, correction_note
 
 
 def command() -> str:
@@ -52,6 +53,8 @@ def summarise(run: RunDirectory, stages: list[dict[str, Any]] | None = None) -> 
         "tokens": pretrain.get("tokens"),
         "tok_per_s": pretrain.get("tok_per_s"),
         "mem_gib": pretrain.get("mem_gib"),
+        "predicted": compared(pretrain, {name: path for name in said if (path := run.stage(name)) is not None}),
+        "correction": correction_note(pretrain),
         "val_loss": base.get("val_loss", in_training.get("loss")),
         "val_bpb": base.get("val_bpb", in_training.get("bpb")),
         "sft_val_loss": sft.get("validation", {}).get("loss"),
@@ -62,6 +65,12 @@ def summarise(run: RunDirectory, stages: list[dict[str, Any]] | None = None) -> 
         "parity": said.get("export", {}).get("parity"),
         "report": str(report) if report.exists() else None,
     }
+
+
+def _against(row: dict[str, Any]) -> str:
+    """A figure of the plan and what it came to."""
+    times = "" if row["ratio"] is None else f", {row['ratio']:.2f} times"
+    return f"{row['label']}: {row['predicted']} predicted, {row['measured']} measured{times}"
 
 
 def summary_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
@@ -88,6 +97,9 @@ def summary_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
         rows.append(("export", parity["reason"]))
     if summary["report"]:
         rows.append(("report", str(summary["report"])))
+    rows += [("plan", _against(row)) for row in summary["predicted"]]
+    if summary["correction"]:
+        rows.append(("plan", summary["correction"]))
     rows.append(("time", duration(sum(stage["seconds"] for stage in summary["stages"]))))
     if summary["weights_sha256"]:
         rows.append(("chat", f"{command()} chat {summary['run']}"))
