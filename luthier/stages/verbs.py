@@ -30,11 +30,19 @@ def add_plan_verbs(app: typer.Typer) -> None:
         ratio: Annotated[float, typer.Option("--tokens-per-param", min=0.01, help="How long a derived recipe trains.")] = 20.0,
         write: Annotated[str | None, typer.Option("--write", metavar="FILE", help="Write the derived recipe.")] = None,
         hardware: Annotated[str, typer.Option("--hardware", metavar="NAME", help="The machine: this, h100, 8xh100 ...")] = "this",
+        calibrate: Annotated[bool, typer.Option("--calibrate", help="First measure this machine, about a minute, for all plans.")] = False,
         json: Json = False,
+        root: Root = None,
     ) -> None:
         """Say what a recipe needs, before it runs; or derive one from a budget or a depth.
 
         Parameters, memory, time, disk and expected loss."""
+        if calibrate:
+            from luthier.stages.calibrate import calibrate_verb
+
+            calibrate_verb(as_json=json and not arguments, root=root)
+        if calibrate and not arguments:
+            return
         if budget is None and depth is None and params is None:
             from luthier.stages.plan import plan_verb
 
