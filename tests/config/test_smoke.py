@@ -64,6 +64,7 @@ def test_what_the_systems_state_besides() -> None:
     assert plan(load_recipe([RECIPES / "myllm-1b.toml"]), None).kv_cache_bytes_per_token == 28_672
     for name, layers, width, rule in (("20m", 10, 384, 19_606_656), ("50m", 12, 512, 40_297_984), ("100m", 16, 640, 81_829_760)):
         assert 12 * layers * width**2 + 4979 * width == rule
+        assert plan(load_recipe([RECIPES / f"guide-{name}.toml"]), None).rule_of_thumb_params == rule
         assert f"{rule:,}" in (RECIPES / f"guide-{name}.toml").read_text("utf-8")
 
 

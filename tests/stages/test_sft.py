@@ -10,7 +10,10 @@ import pytest
 
 from luthier.cli import call
 from luthier.errors import CheckpointError
+from luthier.pack.conversations import ConversationRows
+from luthier.plan.report import plan
 from luthier.stages.recorder import Recorder
+from luthier.stages.run import recipe_from
 from luthier.stages.sft import require_same_template
 from luthier.train.loop import Moment
 from luthier.train.saving import Saver
@@ -111,3 +114,19 @@ def test_another_template_than_the_checkpoints_is_refused() -> None:
 def test_noise_does_not_go_with_replays(tiny: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert call(["sft", *tiny, "sft.neftune_alpha=5", "sft.replay_every=2"]) == 2
     assert "does not go with" in capsys.readouterr().err
+
+
+def test_rows_may_have_a_length_of_their_own(tiny: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """And pretraining's may be drawn with replacement before."""
+    _, directory = sft([*tiny, *SHORT, "pretrain.replacement=true", "sft.seq_len=48", "sft.epochs=0.3"], capsys)
+    assert ConversationRows.open(directory, "train").seq_len == 48
+
+
+def test_a_tokenizer_without_all_of_its_entries_is_no_match_for_the_stated_parameters(
+    tiny: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = [*tiny, "tokenizer.vocab_size=3000"]
+    stated = plan(recipe_from(given)[0], None).params
+    assert call(["pretrain", *given, f"expected_params={stated}"]) == 2
+    said = capsys.readouterr().err
+    assert f"the recipe says {stated:,}, with " in said and "Traceback" not in said
