@@ -23,9 +23,10 @@ from luthier.config.schema import Recipe
 from luthier.errors import HardwareError, StorageError
 from luthier.model.precision import DTYPES
 from luthier.plan.calibration import Calibration
+from luthier.plan.hardware import known_measurements
 from luthier.plan.memory import QUERY_BLOCK
 from luthier.plan.steps import elementwise_bytes_per_token, step_parts
-from luthier.runs.files import make_directory, read_json, write_json
+from luthier.runs.files import make_directory, write_json
 from luthier.runs.progress import Progress, duration, progress_for
 from luthier.runs.registry import runs_root
 from luthier.stages.bench import Subject
@@ -142,8 +143,7 @@ def calibrate_verb(*, as_json: bool, root: str | None) -> None:
     progress, started = progress_for(), time.monotonic()
     progress.say("calibrate: about a minute; leave the machine alone meanwhile")
     path = runs_root(root) / "hardware.json"
-    known = read_json(path)
-    runs = known.get("runs") if isinstance(known, dict) else None
+    runs = known_measurements(path).get("runs")
     kept = {key: ratios for key, ratios in runs.items() if not str(key).endswith("calibrated")} if isinstance(runs, dict) else {}
     found = {**examine(), "calibration": calibrate(progress), "runs": kept}
     try:

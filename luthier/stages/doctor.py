@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from luthier.errors import StorageError
-from luthier.plan.hardware import machine
+from luthier.plan.hardware import known_measurements, machine
 from luthier.runs.files import make_directory, write_json
 from luthier.runs.registry import runs_root
 from luthier.stages.output import print_json, print_rows
@@ -41,7 +41,9 @@ def doctor_verb(*, as_json: bool, root: str | None) -> None:
     """Print the examination and remember it for `luthier plan`."""
     found = examine()
     try:
-        write_json(make_directory(runs_root(root)) / "hardware.json", found)
+        path = make_directory(runs_root(root)) / "hardware.json"
+        known = known_measurements(path)
+        write_json(path, {**found, **{key: known[key] for key in ("calibration", "runs") if key in known}})
     except StorageError as error:
         print(f"warning: {error}", file=sys.stderr)
     if as_json:
