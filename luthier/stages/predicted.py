@@ -18,8 +18,8 @@ from luthier.runs.files import read_json, write_json
 from luthier.runs.progress import duration
 from luthier.stages.stage import Job, follows
 
-FEW_STEPS = 8
-"""Steps below which a run says nothing of how fast the machine is."""
+FEW_STEPS, LEAST_SECONDS = 8, 20.0
+"""Steps, and their time together, below which a run says nothing of how fast the machine is."""
 _FILE = "predicted.json"
 
 
@@ -51,8 +51,10 @@ def remember_plan(job: Job) -> dict[str, Any]:
 def note_run(job: Job, config: ModelConfig, found: Mapping[str, Any]) -> None:
     """Remember how far off the predicted time of a step was, for the next plan of a training that computes like this one."""
     recipe, compute, settings = job.recipe, found["compute"], job.recipe.pretrain
-    enough = found["steps"] >= FEW_STEPS and found.get("tok_per_s")
-    if not enough or settings.superposition > 1 or os.environ.get("WORLD_SIZE", "1") != "1":
+    rate, steps = found.get("tok_per_s"), found["steps"]
+    if not rate or steps < FEW_STEPS or found["tokens"] / rate < LEAST_SECONDS:
+        return
+    if settings.superposition > 1 or os.environ.get("WORLD_SIZE", "1") != "1":
         return
     path = Path(recipe.runs.root) / "hardware.json"
     timed = step_time(recipe, config, this_machine(path.parent, compute["device"]), compute["precision"], compute["compiled"])
@@ -60,7 +62,7 @@ def note_run(job: Job, config: ModelConfig, found: Mapping[str, Any]) -> None:
         return
     tokens = rows_per_step(settings.global_batch_tokens, recipe.pack.seq_len) * recipe.pack.seq_len
     try:
-        write_json(path, with_run(known_measurements(path), timed.key, tokens / found["tok_per_s"] / sum(timed.parts.values())))
+        write_json(path, with_run(known_measurements(path), timed.key, tokens / rate / sum(timed.parts.values())))
     except StorageError as error:
         job.progress.warn(f"the next plan is not corrected: {error.message}")
 

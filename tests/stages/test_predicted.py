@@ -10,6 +10,7 @@ import pytest
 
 from luthier.cli import call
 from luthier.plan.hardware import machine
+from luthier.stages import predicted
 from luthier.stages.predicted import compared, correction_note
 
 SAID: dict[str, Any] = {
@@ -46,13 +47,16 @@ def test_what_is_not_known_is_not_compared(tmp_path: Path) -> None:
     assert outside[-1]["measured"] == "9.00, outside the band"
 
 
-def test_a_run_corrects_the_next_plan(tiny: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_corrects_the_next_plan(
+    tiny: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A machine that is said to be far too fast: the plan is wrong, the next one is not; a plan that was made once stands."""
     root = tmp_path / "runs"
     root.mkdir()
     here = machine()
     measured = {"cpu": here["cpu"], "cores": here["cores"], "gemm_fp32": 1e10, "gemm_bf16": 1e10, "compiler": None}
     (root / "hardware.json").write_text(json.dumps(measured))
+    monkeypatch.setattr(predicted, "LEAST_SECONDS", 0.0)
     assert call(["run", *tiny, "--until", "pretrain", "--json"]) == 0
     first = {row["label"]: row for row in json.loads(capsys.readouterr().out)["predicted"]}
     assert first["parameters"]["ratio"] == first["steps"]["ratio"] == 1.0
@@ -71,3 +75,6 @@ def test_a_run_corrects_the_next_plan(tiny: list[str], tmp_path: Path, capsys: p
     assert f"times corrected by {ratios[0]:.2f}, measured by 1 earlier run" in shown and "peak memory:" in shown
     (ratios,) = json.loads((root / "hardware.json").read_text())["runs"].values()
     assert len(ratios) == 2, "against the uncorrected time"
+    monkeypatch.setattr(predicted, "LEAST_SECONDS", 3600.0)
+    assert call(["run", *tiny, "--until", "pretrain", "optim.lr=3e-3"]) == 0
+    assert json.loads((root / "hardware.json").read_text())["runs"] == {plan["step_key"]: ratios}, "too short to tell"
