@@ -22,10 +22,12 @@ class Advice:
     """What it costs in return."""
 
 
-def advice(found: Sequence[Option], own: Way, kept: str, rows: int, ranks: int, need: Need, elsewhere: int) -> tuple[Advice, ...]:
+def advice(
+    found: Sequence[Option], own: Way, kept: str, rows: int, ranks: int, need: Need, elsewhere: int, precision: str
+) -> tuple[Advice, ...]:
     """Changes with which it fits, the cheapest first: fewer rows at a time, checkpointing, both, FSDP, a machine with more memory.
 
-    `elsewhere` is what it takes on one GPU.
+    `elsewhere` is what it takes on one GPU, in the same type.
     """
     changes: list[Advice] = []
     mine = {one.checkpointing: one for one in found if one.way == own}
@@ -44,12 +46,12 @@ def advice(found: Sequence[Option], own: Way, kept: str, rows: int, ranks: int, 
         size = sum(need(at_once, kind, "fsdp").values())
         change = f"FSDP over {ranks}{how}, {at_once} {'rows' if at_once > 1 else 'row'} at a time"
         changes.append(Advice(change, size, "luthier itself trains with DDP only"))
-    if (larger := _smallest(elsewhere)) is not None:
+    if (larger := _smallest(elsewhere, precision)) is not None:
         changes.append(Advice(f"--hardware {larger}", elsewhere, f"of {TABLE[larger].memory_gib:g} GiB"))
     return tuple(changes)
 
 
-def _smallest(size: int) -> str | None:
-    """The GPU with the least memory that holds so many bytes."""
-    enough = [(one.memory_gib, name) for name, one in TABLE.items() if size <= one.memory_gib * 2**30]
+def _smallest(size: int, precision: str) -> str | None:
+    """The GPU with the least memory that holds so many bytes, of those that have the type."""
+    enough = [(one.memory_gib, name) for name, one in TABLE.items() if size <= one.memory_gib * 2**30 and precision in one.peak]
     return min(enough)[1] if enough else None

@@ -250,7 +250,7 @@ def _memory_figures(recipe: Recipe, config: ModelConfig, place: Place, rows_of_s
         "compared_ranks": ranks,
         "memory_by_way": {one.way: dict(need(one.rows, kept, one.way)) for one in found if one.checkpointing == kept},
         "options": found,
-        "advice": advice(found, own, kept, micro, ranks, need, elsewhere) if fits is False else (),
+        "advice": advice(found, own, kept, micro, ranks, need, elsewhere, place.precision) if fits is False else (),
         "score_tensor_bytes": score_tensor_bytes(config, seq_len),
         "all_reduce_bytes": {"fp32": all_reduce_bytes(params, ranks, FP32), "bf16": all_reduce_bytes(params, ranks, BF16)},
     }
