@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from luthier.cli import call
+from luthier.config.load import load_recipe, resolve_model
+from luthier.config.schema import Recipe
+from luthier.plan.fit import Law
+from luthier.plan.parameters import count
+from luthier.plan.report import plan
+from luthier.runs.progress import Progress
 from luthier.stages import scaling
 
+LAW = Law(1.69, 40.0, 90.0, 0.34, 0.28)
 FASTER = ["pretrain.steps=10", "sft.sources=[]", "pretrain.compile=off"]
 
 
@@ -57,6 +65,36 @@ def test_a_ladder_is_trained_fitted_and_verified(
     assert "next size" in text and f"off by {measured['error']:+.2%}" in text and pretrainings(tmp_path) == after
 
 
-def test_epochs_need_a_ratio(tiny: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert call(["scaling", *tiny, "pretrain.epochs=1", "--sizes", "2"]) == 2
+def by_the_law(recipe: Recipe, progress: Progress, *, until: str) -> Any:
+    """A run whose tokenizer came out smaller than asked for, and whose losses are a law's."""
+    if until == "tokenizer":
+        return SimpleNamespace(path=Path("run")), [SimpleNamespace(summary={"vocab_size": 3000})]
+    params, tokens = count(resolve_model(recipe, 3000))["total"], recipe.pretrain.tokens or 0
+    loss = LAW.loss(params, tokens)
+    said = {"params": params, "tokens": tokens, "validation": {"loss": loss, "bpb": 0.4 * loss}}
+    return SimpleNamespace(path=Path("run")), [SimpleNamespace(summary=said)]
+
+
+def test_what_follows_a_law_is_predicted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scaling, "run_recipe", by_the_law)
+    recipe = load_recipe([], ["model.d_model=256", "model.n_layers=8", "pretrain.tokens=50_000_000"])
+    found = scaling.climb(recipe, 4, 20.0, True, Progress())
+    assert [len({model[name] for model in found["models"]}) for name in ("d_model", "params", "tokens")] == [4, 4, 8]
+    params = count(resolve_model(recipe, 3000))["total"]
+    assert found["next"]["params"] == params and found["next"]["tokens"] == pytest.approx(20 * params, rel=0.01)
+    assert (
+        abs(found["measured"]["error"]) < 0.02
+        and found["measured"]["inside"]
+        and found["next"]["bpb"] == pytest.approx(0.4 * found["next"]["loss"])
+    )
+    assert found["best_ratio"] and found["best_ratio"] > 1
+    as_planned = scaling.climb(recipe, 2, None, False, Progress())
+    assert as_planned["measured"] is None and as_planned["next"]["tokens"] == pytest.approx(plan(recipe, None).tokens or 0, rel=0.01)
+    text = scaling.page(found)
+    assert "law, 5 tokens per parameter" in text and "expected" in text
+
+
+def test_epochs_over_an_unknown_text_need_a_ratio(capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = Path(__file__).resolve().parents[2] / "recipes" / "quickstart.toml"
+    assert call(["scaling", str(recipe), "pretrain.epochs=1", "--sizes", "2"]) == 2
     assert "--tokens-per-param" in capsys.readouterr().err
