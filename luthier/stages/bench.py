@@ -29,12 +29,12 @@ from luthier.plan.horizon import steps_for
 from luthier.plan.parameters import count
 from luthier.runs.progress import Progress, number, progress_for
 from luthier.runs.store import StageRecord, Store
+from luthier.stages.arguments import recipe_from
 from luthier.stages.order import load_stage
 from luthier.stages.output import print_json, print_rows
 from luthier.stages.pipeline import address
 from luthier.stages.pretrain import start
 from luthier.stages.recorder import Recorder, Training
-from luthier.stages.run import recipe_from
 from luthier.stages.stage import Job
 from luthier.stages.training import begin
 from luthier.tokenizer.tokenizer import Tokenizer

@@ -17,8 +17,8 @@ from luthier.plan.text import plan_text
 from luthier.runs.files import write_text
 from luthier.runs.progress import duration, number
 from luthier.runs.registry import runs_root
+from luthier.stages.arguments import seconds_of
 from luthier.stages.output import print_json, print_table
-from luthier.stages.run import seconds_of
 
 Dial = tuple[str | None, int | None, int | None]
 """A budget, a depth, a number of parameters; one of them."""

@@ -15,9 +15,9 @@ from luthier.runs.directory import RunDirectory
 from luthier.runs.files import read_json
 from luthier.runs.manifest import read_manifest
 from luthier.runs.progress import number, progress_for
+from luthier.stages.arguments import recipe_from
 from luthier.stages.output import print_json, print_table
 from luthier.stages.pipeline import run_recipe
-from luthier.stages.run import recipe_from
 from luthier.stages.summary import command
 
 ENGINES = ("local", "ray")

@@ -11,9 +11,9 @@ from luthier.runs.directory import RunDirectory
 from luthier.runs.files import make_directory, storage_errors
 from luthier.runs.progress import progress_for
 from luthier.runs.registry import find_run, runs_root
+from luthier.stages.arguments import recipe_from
 from luthier.stages.output import print_json, print_rows
 from luthier.stages.pipeline import run_recipe
-from luthier.stages.run import recipe_from
 from luthier.stages.summary import summarise
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from luthier.plan.gpus import hardware
 from luthier.plan.report import plan
 from luthier.plan.text import plan_text
+from luthier.stages.arguments import recipe_from
 from luthier.stages.output import print_json
-from luthier.stages.run import recipe_from
 
 
 def plan_verb(arguments: Sequence[str], machine: str = "this", *, as_json: bool) -> None:

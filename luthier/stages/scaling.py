@@ -20,9 +20,9 @@ from luthier.plan.parameters import count
 from luthier.plan.report import plan
 from luthier.runs.files import fingerprint, make_directory, write_json, write_text
 from luthier.runs.progress import Progress, number, progress_for
+from luthier.stages.arguments import recipe_from
 from luthier.stages.output import print_json, print_rows, print_table
 from luthier.stages.pipeline import run_recipe
-from luthier.stages.run import recipe_from
 
 SHORTER = 4.0
 """Each size is also trained on a quarter of the tokens, or nothing would tell parameters from tokens."""

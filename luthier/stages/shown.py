@@ -16,10 +16,10 @@ from luthier.pack.conversations import Supervise, fit
 from luthier.pack.preferences import fit_pair
 from luthier.runs.progress import Progress, progress_for
 from luthier.runs.store import Store
+from luthier.stages.arguments import recipe_from
 from luthier.stages.order import last_of_kind
 from luthier.stages.output import print_json
 from luthier.stages.pipeline import run_recipe
-from luthier.stages.run import recipe_from
 from luthier.stages.sft import assistant_name, with_system
 from luthier.stages.tuning import system_messages
 from luthier.tasks.build import build_conversations

@@ -15,8 +15,8 @@ from luthier.errors import CheckpointError
 from luthier.runs.directory import RunDirectory
 from luthier.runs.progress import Progress
 from luthier.runs.store import read_record
+from luthier.stages.arguments import recipe_from
 from luthier.stages.pipeline import run_recipe
-from luthier.stages.run import recipe_from
 from luthier.stages.verify import examine, verify_verb
 from tests.stages.conftest import make_tiny, write_corpus
 

@@ -15,9 +15,9 @@ from luthier.runs.directory import RunDirectory
 from luthier.runs.files import read_json, write_json
 from luthier.runs.progress import Progress
 from luthier.runs.registry import list_runs
+from luthier.stages.arguments import recipe_from
 from luthier.stages.pipeline import run_recipe
 from luthier.stages.repro import repro_verb
-from luthier.stages.run import recipe_from
 from tests.stages.conftest import make_tiny
 
 SHORT = ("pretrain.steps=6", "sft.epochs=0.2", "pretrain.sample_prompts=[]", "sft.sample_prompts=[]")

@@ -12,8 +12,8 @@ from luthier.cli import call
 from luthier.errors import CheckpointError
 from luthier.pack.conversations import ConversationRows
 from luthier.plan.report import plan
+from luthier.stages.arguments import recipe_from
 from luthier.stages.recorder import Recorder
-from luthier.stages.run import recipe_from
 from luthier.stages.sft import require_same_template
 from luthier.train.loop import Moment
 from luthier.train.saving import Saver

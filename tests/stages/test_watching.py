@@ -11,7 +11,7 @@ import pytest
 from luthier.cli import call
 from luthier.errors import ConfigError
 from luthier.runs.directory import RunDirectory
-from luthier.stages.run import seconds_of
+from luthier.stages.arguments import seconds_of
 from luthier.stages.supervise import supervise
 from tests.runs.test_watch import watched_process
 
