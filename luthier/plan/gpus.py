@@ -48,6 +48,9 @@ TABLE: dict[str, Hardware] = {
     "rtx5090": _gpu(
         "NVIDIA RTX 5090", {"bf16": 209.5, "fp32": 104.8}, 31.8, 1792, 575, 63, "NVIDIA RTX Blackwell architecture paper", 0.69
     ),
+    "rtxpro4500": _gpu(
+        "NVIDIA RTX PRO 4500 Blackwell", {"bf16": 219.7, "fp32": 54.9}, 31.8, 896, 200, 63, "10,496 cores at 2.617 GHz (technical.city)"
+    ),
     "a100": _gpu("NVIDIA A100 80GB SXM", {"bf16": 312, "fp32": 19.5}, 80, 2039, 400, 300, "NVIDIA A100 data sheet", 1.39),
     "h100": _gpu("NVIDIA H100 SXM", {"bf16": 989, "fp32": 67}, 79.6, 3350, 700, 450, "NVIDIA H100 data sheet", 2.69),
     "h200": _gpu("NVIDIA H200 SXM", {"bf16": 989, "fp32": 67}, 140.4, 4800, 700, 450, "NVIDIA H200 data sheet", 3.59),

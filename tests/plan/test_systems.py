@@ -112,3 +112,14 @@ def test_an_earlier_system_is_as_fast_as_measured() -> None:
 
 def _recipe(values: dict[str, Any]) -> Recipe:
     return validate(json.loads(json.dumps(values)))
+
+
+def test_another_took_353_hours() -> None:
+    """qt: 21.5 G tokens on a workstation card, which fits 16 rows at a time only without what luthier keeps in fp32."""
+    shape = {"d_model": 2048, "n_layers": 22, "n_heads": 32, "n_kv_heads": 8, "d_ff": 8192, "bias": True, "mlp": "gelu"}
+    model = {**shape, "positions": ["none", "none", "none", "alibi"]}
+    trained = {"tokens": 21_476_120_064, "global_batch_tokens": 1_024_000, "micro_batch_size": 8}
+    values = {"tokenizer": {"vocab_size": 10_001}, "pack": {"seq_len": 512}, "model": model, "expected_params": 989_796_352}
+    report = plan(_recipe({**values, "pretrain": trained}), hardware("rtxpro4500", NOWHERE))
+    assert report.steps == 20_973 and report.seconds is not None and 0.7 < report.seconds / 3600 / 353 < 1.3
+    assert report.fits and report.dollars is None and report.price_source == "no price found" and report.energy_kwh
