@@ -82,7 +82,7 @@ def compare(heads: tuple[int, int, int], length: int, mask: AttentionMask | None
     trial = Trial(*heads, length, "bf16", mask is None, "cuda")
     if not (difference := largest_difference("triton", trial)) <= 4e-2:
         raise SystemExit(f"our kernels are wrong by {difference:.2g} of the largest value at {trial}")
-    inputs, drawn = draw(trial, TOKENS // length, length)
+    inputs, (drawn,) = draw(trial, TOKENS // length, length)
     mask = drawn if mask is None else mask
     kind = "documents" if mask.doc_ids is not None else "causal" if mask.window is None else f"window {mask.window}"
     own = times(ours, inputs, mask)
@@ -112,7 +112,7 @@ def measure(progress: Progress) -> list[dict[str, Any]]:
 def other_tiles(heads: tuple[int, int, int], length: int = 2048) -> Iterator[str]:
     """Our kernels' times with each of `TRIED`, the other two kernels' tiles as they are."""
     trial = Trial(*heads, length, "bf16", False, "cuda")
-    inputs, mask = draw(trial, TOKENS // length, length)
+    inputs, (mask,) = draw(trial, TOKENS // length, length)
     usual = flash.tiles(heads[2], 2)
     for kernel, tried in TRIED.items():
         for tile in tried:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from luthier.config.load import resolve_model
+from luthier.config.load import last_model
 from luthier.config.model import ModelConfig
 from luthier.config.schema import Recipe
 from luthier.plan.architectures import architecture
@@ -31,7 +31,7 @@ def model_card(recipe: Recipe, summaries: Mapping[str, Mapping[str, Any]], langu
     """
     tuned = bool(recipe.sft.sources)
     sources = _sources(summaries)
-    config = resolve_model(recipe, summaries.get("tokenizer", {}).get("vocab_size"))
+    config = last_model(recipe, summaries.get("tokenizer", {}).get("vocab_size"))
     parts = [
         _head(sources, languages, tuned),
         f"# {_line(recipe.run.name)}",
@@ -87,12 +87,13 @@ def _use(recipe: Recipe, tuned: bool, own_class: bool) -> str:
     else:
         first = json.dumps(recipe.tokenizer.layout.strings.get("end_of_text", "<|end_of_text|>"), ensure_ascii=False)
         inputs = [f'inputs = tokenizer({first} + {beginning}, return_tensors="pt")']
+    trust = ", trust_remote_code=True" if own_class else ""
     code = [
         "from transformers import AutoModelForCausalLM, AutoTokenizer",
         "",
         'folder = "."  # where this file is',
-        f"model = AutoModelForCausalLM.from_pretrained(folder{', trust_remote_code=True' if own_class else ''})",
-        "tokenizer = AutoTokenizer.from_pretrained(folder)",
+        f"model = AutoModelForCausalLM.from_pretrained(folder{trust})",
+        f"tokenizer = AutoTokenizer.from_pretrained(folder{trust})",
         *inputs,
         'output = model.generate(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"])',
         'print(tokenizer.decode(output[0, inputs["input_ids"].shape[1]:], skip_special_tokens=True))',
@@ -105,10 +106,10 @@ def _use(recipe: Recipe, tuned: bool, own_class: bool) -> str:
 
 
 def _shape(recipe: Recipe, config: ModelConfig, summaries: Mapping[str, Mapping[str, Any]]) -> str:
-    stated = summaries.get("pretrain", {}).get("params")
+    stated = [summary["params"] for summary in summaries.values() if "params" in summary][-1:]
     positions = ", ".join(_WORDS[name] for name in config.positions) + (" by turns" if len(config.positions) > 1 else "")
     rows = [
-        ("parameters", f"{stated or count(config)['total']:,}"),
+        ("parameters", f"{(stated or [count(config)['total']])[0]:,}"),
         ("layers, width", f"{config.n_layers}, {config.d_model}"),
         ("heads", f"{config.n_heads} for queries, {config.n_kv_heads} for keys and values, of width {config.head_dim}"),
         ("MLP", f"{_WORDS[config.mlp]}, hidden width {config.d_ff}"),

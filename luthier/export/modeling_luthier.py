@@ -39,7 +39,7 @@ class LuthierConfig(PretrainedConfig):
         self.logit_softcap, self.dropout = logit_softcap, dropout
         self.residual_scalars, self.value_embeddings = residual_scalars, value_embeddings
         self.initializer_range, self.use_cache = initializer_range, use_cache
-        super().__init__(tie_word_embeddings=tie_word_embeddings, **others)
+        super().__init__(**{"tie_word_embeddings": tie_word_embeddings, **others})
 
     def has_value_embedding(self, layer: int) -> bool:
         """Every second layer has one, counted from the last."""
@@ -190,7 +190,7 @@ class LuthierForCausalLM(PreTrainedModel, GenerationMixin):
     def get_input_embeddings(self) -> nn.Module:
         return self.embed_tokens
 
-    def get_output_embeddings(self) -> nn.Module:
+    def get_output_embeddings(self) -> Any:
         return self.embed_tokens if self.lm_head is None else self.lm_head
 
     def forward(
@@ -198,7 +198,7 @@ class LuthierForCausalLM(PreTrainedModel, GenerationMixin):
         labels: Tensor | None = None, use_cache: bool | None = None, logits_to_keep: int = 0, **others: Any,
     ) -> CausalLMOutputWithPast:  # fmt: skip
         """Run the decoder. Shapes: input_ids, position_ids, labels (B, T), attention_mask (B, S) -> logits (B, T, V)"""
-        config = self.config
+        config: Any = self.config
         if past_key_values is None and (config.use_cache if use_cache is None else use_cache) and not self.training:
             past_key_values = DynamicCache()
         past = 0 if past_key_values is None else past_key_values.get_seq_length()

@@ -28,11 +28,12 @@ def check_parity(directory: Path, model: Decoder, tokenizer: Tokenizer, prompts:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     transformers.utils.logging.disable_progress_bar()
-    loader: Any = AutoModelForCausalLM
+    kinds: tuple[Any, Any] = AutoModelForCausalLM, AutoTokenizer
     if (directory / SOURCE.name).exists():  # a copy of a file of ours: we take ours, and run nothing that lies in a folder
-        from luthier.export.modeling_luthier import LuthierForCausalLM as loader
-    theirs: Any = loader.from_pretrained(directory, dtype=torch.float32).eval()
-    their_tokenizer = AutoTokenizer.from_pretrained(directory)
+        from luthier.export.modeling_luthier import LuthierForCausalLM
+
+        kinds = LuthierForCausalLM, transformers.PreTrainedTokenizerFast
+    theirs, their_tokenizer = kinds[0].from_pretrained(directory, dtype=torch.float32).eval(), kinds[1].from_pretrained(directory)
     engine = Engine(model)
     greedy = SamplingSection(temperature=0, repetition_penalty=1.0, top_k=0, top_p=1.0, max_new_tokens=n_tokens)
     compared = 0

@@ -11,13 +11,16 @@ import statistics
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from luthier.model.attend import AttentionMask, attend
+from luthier.config.model import ModelConfig
+from luthier.model.attend import AttentionMask, alibi_slopes, attend
 from luthier.model.precision import DTYPES, TOLERANCE
 
 CANDIDATES = ("sdpa", "triton", "flex")
@@ -27,9 +30,13 @@ AS_FAST = 1.05
 CHECKED_LENGTH, TIMED_TOKENS, TIMES = 333, 16_384, 10
 
 
+Pattern = tuple[int | None, bool, int]
+"""What layers see: their window, whether they have ALiBi, and how many of them there are."""
+
+
 @dataclass(frozen=True)
 class Trial:
-    """What attention is tried on: a model's heads, a row's length, the type, whether rows hold several documents."""
+    """What attention is tried on: a model's heads, a row's length, the type, whether rows hold several documents, its layers' patterns."""
 
     heads: int
     kv_heads: int
@@ -38,6 +45,14 @@ class Trial:
     precision: str
     documents: bool
     device: str
+    patterns: tuple[Pattern, ...] = ((None, False, 1),)
+
+    @classmethod
+    def of(cls, config: ModelConfig, length: int, precision: str, documents: bool, device: str) -> Trial:
+        """The trial that a model's training asks for; every pattern that one of its layers has is in it."""
+        kinds = Counter((config.window_of(layer), config.position_of(layer) == "alibi") for layer in range(config.n_layers))
+        patterns = tuple((window, alibi, count) for (window, alibi), count in kinds.items())
+        return cls(config.n_heads, config.n_kv_heads, config.head_dim, length, precision, documents, device, patterns)
 
 
 def try_back_end(backend: str, trial: Trial, seconds: float = 300.0, command: Sequence[str] | None = None) -> float | str:
@@ -65,8 +80,8 @@ def fastest(tried: Mapping[str, float | str]) -> str | None:
     return next((name for name, found in times.items() if found <= AS_FAST * min(times.values())), None)
 
 
-def draw(trial: Trial, rows: int, length: int) -> tuple[list[Tensor], AttentionMask]:
-    """Random queries, keys, values and the result's gradient, and a mask.
+def draw(trial: Trial, rows: int, length: int) -> tuple[list[Tensor], list[AttentionMask]]:
+    """Random queries, keys, values and the result's gradient, and a mask for each of the patterns.
 
     Shapes: four of (rows, heads, length, head_dim), keys and values with their own number of heads
     """
@@ -75,7 +90,9 @@ def draw(trial: Trial, rows: int, length: int) -> tuple[list[Tensor], AttentionM
     heads = (trial.heads, trial.kv_heads, trial.kv_heads, trial.heads)
     drawn = [torch.randn(rows, length, h, trial.head_dim, generator=chance).transpose(1, 2).to(trial.device, dtype) for h in heads]
     doc_ids = (torch.rand(rows, length, generator=chance) < 4 / length).long().cumsum(1).to(trial.device)
-    return drawn, AttentionMask(doc_ids=doc_ids if trial.documents else None)
+    slopes = alibi_slopes(trial.heads).to(trial.device)
+    patterns = [(window, slopes if alibi else None) for window, alibi, _ in trial.patterns]
+    return drawn, [AttentionMask(window, bias, doc_ids if trial.documents else None) for window, bias in patterns]
 
 
 def step(inputs: Sequence[Tensor], mask: AttentionMask, backend: str) -> list[Tensor]:
@@ -87,11 +104,23 @@ def step(inputs: Sequence[Tensor], mask: AttentionMask, backend: str) -> list[Te
 
 def largest_difference(backend: str, trial: Trial) -> float:
     """How far a back end is from the definition in fp32, as a share of the largest value; not a number where it gave none."""
-    inputs, mask = draw(trial, 2, min(trial.length, CHECKED_LENGTH))
-    right = step([x.float() for x in inputs], mask, "naive")
-    found = step(inputs, mask, backend)
-    differences = torch.stack([(a.float() - b).abs().max() / b.abs().max() for a, b in zip(found, right, strict=True)])
-    return differences.max().item()
+    length = min(trial.length, CHECKED_LENGTH)
+    patterns = tuple((window and min(window, length // 3), *rest) for window, *rest in trial.patterns)  # so that a window hides something
+    inputs, masks = draw(replace(trial, patterns=patterns), 2, length)
+    differences: list[Tensor] = []
+    for mask in masks:
+        right = step([x.float() for x in inputs], mask, "naive")
+        found = step(inputs, mask, backend)
+        differences += [(a.float() - b).abs().max() / b.abs().max() for a, b in zip(found, right, strict=True)]
+    return torch.stack(differences).max().item()
+
+
+def time_of_a_layer(backend: str, trial: Trial) -> float:
+    """What forward and backward take in the mean of the layers. Units: milliseconds"""
+    inputs, masks = draw(trial, max(1, TIMED_TOKENS // trial.length), trial.length)
+    counts = [count for _, _, count in trial.patterns]
+    taken = [milliseconds(partial(step, inputs, mask, backend), trial.device) for mask in masks]
+    return sum(count * each for count, each in zip(counts, taken, strict=True)) / sum(counts)
 
 
 def milliseconds(work: Callable[[], object], device: str, times: int = TIMES) -> float:
@@ -114,8 +143,7 @@ def _main(asked: str) -> None:
     difference = largest_difference(backend, trial)
     if not difference <= TOLERANCE[trial.precision]:
         sys.exit(f"its results differ from the definition by {difference:.2g} of the largest, {TOLERANCE[trial.precision]:g} is allowed")
-    inputs, mask = draw(trial, max(1, TIMED_TOKENS // trial.length), trial.length)
-    sys.stdout.write(f"{milliseconds(lambda: step(inputs, mask, backend), trial.device)}\n")
+    sys.stdout.write(f"{time_of_a_layer(backend, trial)}\n")
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ def choose_attention(compute: Compute, job: Job, settings: TrainingSection, conf
     if compute.device != "cuda":
         return "auto"  # the rule needs no trying
     length = job.recipe.pack.seq_len
-    return _fastest(job, Trial(config.n_heads, config.n_kv_heads, config.head_dim, length, compute.precision, documents, compute.device))
+    return _fastest(job, Trial.of(config, length, compute.precision, documents, compute.device))
 
 
 def _require(backend: str, device: str) -> str:

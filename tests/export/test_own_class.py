@@ -58,6 +58,8 @@ def test_logits_and_greedy_tokens_are_ours(tokenizer: Tokenizer, tmp_path: Path,
         rest = theirs(ids[:, 30:], past_key_values=first.past_key_values).logits
         torch.testing.assert_close(torch.cat([first.logits, rest], 1), ours, atol=1e-4, rtol=1e-4)
     assert ours.std() > 0.3
+    their_tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "own", trust_remote_code=True)
+    assert their_tokenizer.encode("Music is") == tokenizer.encode("Music is")
     assert check_parity(tmp_path / "own", model, tokenizer, ["Music is"], 20)["tokens"] == 20
 
 

@@ -1,12 +1,14 @@
+import json
 import math
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 import torch
 
 from luthier.model import choose
 from luthier.model.choose import Trial, fastest, largest_difference, try_back_end
+from tests.small import small_shape
 
 TRIAL = Trial(4, 2, 16, 40, "fp32", True, "cpu")
 
@@ -43,6 +45,26 @@ def test_wrong_numbers_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choose, "attend", wrong)
     while scales:
         assert not largest_difference("blocked", TRIAL) <= choose.TOLERANCE["fp32"]
+
+
+def test_every_pattern_of_the_layers_is_tried(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """A back end that is right for plain layers only is not chosen for a model that has others."""
+    config = small_shape(n_layers=5, windows=(0, 200), positions=("none", "none", "none", "alibi"))
+    trial = Trial.of(config, 300, "fp32", True, "cpu")
+    assert trial.patterns == ((None, False, 3), (200, False, 1), (200, True, 1))
+    assert largest_difference("blocked", trial) < 1e-5
+    monkeypatch.setattr(choose, "TIMED_TOKENS", 300)
+    choose._main(json.dumps({"backend": "blocked", **asdict(trial)}))
+    assert float(capsys.readouterr().out) > 0
+    right = choose.attend
+    for ignored in ({"window": None}, {"slopes": None}, {"doc_ids": None}):
+
+        def wrong(q, k, v, mask, backend, ignored=ignored):
+            return right(q, k, v, mask if backend == "naive" else replace(mask, **ignored), backend)
+
+        monkeypatch.setattr(choose, "attend", wrong)
+        assert largest_difference("blocked", trial) > choose.TOLERANCE["fp32"]
+    assert largest_difference("blocked", replace(trial, documents=False, patterns=((None, False, 1),))) < 1e-5
 
 
 def test_the_fastest_is_taken_and_of_two_alike_the_first() -> None:

@@ -6,6 +6,7 @@ import pytest
 from luthier.config.schema import Recipe
 from luthier.config.training import PretrainSection
 from luthier.errors import HardwareError
+from luthier.model.choose import Trial
 from luthier.runs.files import read_json, write_json
 from luthier.runs.progress import Progress
 from luthier.stages import attention
@@ -23,9 +24,9 @@ class Job:
     recipe: Recipe = field(default_factory=Recipe)
 
 
-def choose(job: Job, asked: str, device: str) -> str:
+def choose(job: Job, asked: str, device: str, **switches: object) -> str:
     settings = PretrainSection.model_validate({"steps": 1, "attention": asked})
-    return choose_attention(Compute(device, "bf16", True, 1), job, settings, small_shape(), True)  # type: ignore[arg-type]
+    return choose_attention(Compute(device, "bf16", True, 1), job, settings, small_shape(**switches), True)  # type: ignore[arg-type]
 
 
 def test_what_cannot_train_here_is_refused(tmp_path: Path) -> None:
@@ -53,6 +54,18 @@ def test_a_gpu_takes_the_fastest_and_remembers_it(tmp_path: Path, monkeypatch: p
     (tmp_path / "probes.json").unlink()
     assert choose(job, "auto", "cuda") == "auto"  # where nothing works the rule decides, and the next run tries again
     assert not (tmp_path / "probes.json").exists()
+
+
+def test_a_gpu_takes_nothing_that_cannot_do_the_layers_patterns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def pretend(name: str, trial: Trial) -> float | str:
+        strange = any(window or alibi for window, alibi, _ in trial.patterns)
+        return {"sdpa": 2.0, "triton": "its results differ" if strange else 1.0, "flex": 3.0}[name]
+
+    monkeypatch.setattr(attention, "try_back_end", pretend)
+    job = Job(tmp_path, tmp_path)
+    assert choose(job, "auto", "cuda") == "triton"
+    assert choose(job, "auto", "cuda", windows=(0, 9)) == choose(job, "auto", "cuda", positions=("none", "alibi")) == "sdpa"
+    assert choose(job, "auto", "cuda") == "triton"
 
 
 def test_a_stage_that_goes_on_takes_what_was_recorded(tmp_path: Path) -> None:
