@@ -299,7 +299,8 @@ def _notes(
             if place.hardware.on_gpu and place.hardware.peak
             else "this machine is not measured yet: run `luthier doctor` for a time estimate"
         )
-    notes += [f"{one.name}: {note}" for one in trainings for note in one.notes]
+    said = dict.fromkeys(note for one in trainings for note in one.notes)
+    notes += [f"{', '.join(one.name for one in trainings if note in one.notes)}: {note}" for note in said]
     if seconds is not None:
         notes.append("times are the trainings' alone; compiling, validation and export come on top")
     return tuple(notes)

@@ -136,7 +136,7 @@ def _tokens_of(sources: Sequence[SourceConfig], vocab_size: int) -> tuple[float 
     for source in sources:
         size = None if getattr(source, "builtin", False) or getattr(source, "limit", None) else text_bytes((source,))
         if size is None:
-            return None, f"its tokens are known once {source.label} is read"
+            return None, "tokens and time are known once its sources are read"
         total += size * (getattr(source, "weight", None) or 1.0) / bytes_per_token(vocab_size)
     return total, ""
 
@@ -144,7 +144,7 @@ def _tokens_of(sources: Sequence[SourceConfig], vocab_size: int) -> tuple[float 
 def _distill_work(section: DistillSection, seq_len: int, forward: float) -> Work:
     why = "without the teacher, whose size is not looked up"
     if section.steps is None:
-        return Work(None, None, None, notes=("its tokens are known once its rows are packed",))
+        return Work(None, None, None, notes=("tokens and time are known once its rows are packed",))
     tokens = section.steps * rows_per_step(section.global_batch_tokens, seq_len) * seq_len
     return Work(tokens, section.steps, 3 * forward * tokens, notes=(why,))
 

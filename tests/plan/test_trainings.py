@@ -65,7 +65,7 @@ def test_what_is_not_known_says_why(texts: str, source: str) -> None:
     report = planned(f"sft.sources=[{source.replace('PATH', texts)}]")
     one = report.trainings[-1]
     assert (one.steps, one.tokens, one.flops, one.cost.seconds) == (None, None, None, None) and one.memory > 0
-    assert any(note.startswith("sft: its tokens are known once") for note in report.notes)
+    assert "sft: tokens and time are known once its sources are read" in report.notes
     assert report.total == report.trainings[0].cost
 
 
@@ -120,3 +120,9 @@ def test_the_sum_is_of_all(texts: str) -> None:
     for figure in ("seconds", "energy_kwh", "dollars"):
         assert getattr(report.total, figure) == pytest.approx(sum(getattr(one.cost, figure) for one in report.trainings))
     assert report.trainings[0].cost.seconds == report.seconds and report.trainings[0].memory == sum(report.memory.values())
+
+
+def test_what_several_lack_is_said_once() -> None:
+    post = ", ".join(f'{{kind = "dpo", name = "{name}", sources = ["nowhere.jsonl"]}}' for name in ("one", "two"))
+    notes = planned(f"post=[{post}]").notes
+    assert [note for note in notes if "sources are read" in note] == ["one, two: tokens and time are known once its sources are read"]
