@@ -7,7 +7,7 @@ log-probability, perhaps `old`, the trainer's before the first update on the rol
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +20,8 @@ from luthier.post.logprobs import Logits, token_logprobs
 from luthier.train.objective import Rows
 
 FIGURES = ("reward", "equal_groups", "length", "ended", "faults")
-"""Columns of `figures`: means over a rollout's samples. Faults are of graders and rewards; equal groups have one reward for all samples."""
+"""Columns of `figures`: means over a rollout's samples. Faults are of graders and rewards; equal groups have one reward for all samples.
+The further parts of the reward, where it has some, stand behind."""
 LARGEST_LOG_RATIO = 20.0
 
 
@@ -99,11 +100,19 @@ def token_losses(logprobs: Tensor, extras: dict[str, Tensor], settings: GrpoSect
 class PolicyObjective:
     """The loss of sampled rows. Weights are those of the whole step, so micro-batches add up whatever they hold."""
 
-    measures: tuple[str, ...] = (*FIGURES, "clip_share", "kl", "entropy", "odd_ratios")
-
-    def __init__(self, settings: GrpoSection, warn: Callable[[str], None] | None = None, softcap: float | None = None) -> None:
-        """`warn` is told, once, of ratios that are no numbers; `softcap` is the model's."""
+    def __init__(
+        self,
+        settings: GrpoSection,
+        warn: Callable[[str], None] | None = None,
+        softcap: float | None = None,
+        parts: Sequence[str] = (),
+    ) -> None:
+        """`warn` is told, once, of ratios that are no numbers, and of a step that has nothing to learn; `softcap` is the model's; `parts`
+        are the names of further parts of the reward, which stand in `figures` behind the others.
+        """
+        self.measures = (*FIGURES, *parts, "clip_share", "kl", "entropy", "odd_ratios")
         self._settings, self._warn, self._how = settings, warn, Logits(softcap, settings.temperature)
+        self._said = set[str]()
         self._sums: list[float] = [0.0] * len(self.measures)
 
     def count(self, batch: Batch) -> int:
@@ -116,10 +125,17 @@ class PolicyObjective:
 
     def sums(self) -> list[float]:
         """This rank's share of each measure: of means over samples, of means over tokens, and of the number of odd ratios."""
-        if self._sums[-1] and self._warn is not None:
-            self._warn(f"{self._sums[-1]:.0f} tokens with a ratio that is infinite or no number; they are left out, training goes on")
-            self._warn = None
+        odd, equal = self._sums[-1], self._sums[FIGURES.index("equal_groups")]
+        if odd:
+            self._say("odd", f"{odd:.0f} tokens with a ratio that is infinite or no number; they are left out, training goes on")
+        if equal > 1 - 1e-6:
+            self._say("equal", "a step whose groups all have equal rewards has nothing to learn from; training goes on")
         return list(self._sums)
+
+    def _say(self, what: str, text: str) -> None:
+        if self._warn is not None and what not in self._said:
+            self._said.add(what)
+            self._warn(text)
 
     def __call__(self, forward: Callable[..., Tensor], head_weight: Tensor, rows: Rows, n_targets: int) -> Tensor:
         """Return the micro-batch's share of the step's loss, of which `n_targets` tokens are part."""

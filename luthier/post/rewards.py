@@ -27,11 +27,13 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Reward:
-    """What an answer is worth, how many parts of that could not be had, and what the grader gave, where there is one."""
+    """What an answer is worth, how many parts of that could not be had, what the grader gave, where there is one, and the further parts."""
 
     total: float
     faults: int = 0
     grade: float | None = None
+    parts: tuple[float, ...] = ()
+    """Without their weights; 0 for what could not be had."""
 
 
 class Graded(Protocol):
@@ -49,31 +51,32 @@ class Grader(Protocol):
     def grade(self, problem: Problem, response: str) -> Graded: ...
 
 
-Part = Callable[[Sequence[Problem], Sequence[Answer]], Sequence[float]]
-"""A further part of rewards, such as a rule or a learned model: a number for each answer, NaN where it could not be had."""
+@dataclass(frozen=True)
+class Part:
+    """A further part of rewards, such as a rule or a learned model: what it is called in the metrics, its weight, and what it says.
+
+    It gives a number for each answer, NaN where it could not be had.
+    """
+
+    name: str
+    weight: float
+    says: Callable[[Sequence[Problem], Sequence[Answer]], Sequence[float]]
 
 
 class Rewards:
     """Adds up the parts of rewards."""
 
-    def __init__(
-        self, grader: Grader, settings: GrpoSection, warn: Callable[[str], None], others: Sequence[tuple[float, Part]] = ()
-    ) -> None:
-        """`others` are further parts, each behind its weight."""
-        self._grader, self._settings, self._warn, self._others = grader, settings, warn, others
+    def __init__(self, grader: Grader, settings: GrpoSection, warn: Callable[[str], None], parts: Sequence[Part] = ()) -> None:
+        """`parts` are those beside the grader's and what is taken off."""
+        self._grader, self._settings, self._warn, self.parts = grader, settings, warn, parts
         self._said: set[str] = set()
 
     def __call__(self, problems: Sequence[Problem], answers: Sequence[Answer]) -> list[Reward]:
         """Judge answers, each to its problem."""
         rewards = [self._own(problem, answer) for problem, answer in zip(problems, answers, strict=True)]
-        for weight, part in self._others:
+        for part in self.parts:
             worth = self._values(part, problems, answers)
-            rewards = [
-                Reward(one.total + weight * value, one.faults, one.grade)
-                if math.isfinite(value)
-                else Reward(one.total, one.faults + 1, one.grade)
-                for one, value in zip(rewards, worth, strict=True)
-            ]
+            rewards = [_more(one, part.weight, value) for one, value in zip(rewards, worth, strict=True)]
         return rewards
 
     def _own(self, problem: Problem, answer: Answer) -> Reward:
@@ -92,7 +95,7 @@ class Rewards:
 
     def _values(self, part: Part, problems: Sequence[Problem], answers: Sequence[Answer]) -> list[float]:
         try:
-            values = [float(value) for value in part(problems, answers)]
+            values = [float(value) for value in part.says(problems, answers)]
             if len(values) != len(answers):
                 raise ValueError(f"gave {len(values)} numbers for {len(answers)} answers")
         except Exception as error:  # a rule's fault must not end a training
@@ -107,3 +110,9 @@ class Rewards:
         if reason not in self._said:
             self._said.add(reason)
             self._warn(f"{reason}; it counts as 0, training goes on")
+
+
+def _more(reward: Reward, weight: float, value: float) -> Reward:
+    had = math.isfinite(value)
+    found = value if had else 0.0
+    return Reward(reward.total + weight * found, reward.faults + (not had), reward.grade, (*reward.parts, found))

@@ -158,8 +158,10 @@ class Rollouts:
         equal = np.ptp(rewards, axis=1) == 0
         ended = [one.completion.stop_id is not None for one in samples]
         faults = [one.reward.faults for one in samples]
-        figures = np.stack([rewards.ravel(), np.repeat(equal, settings.group_size), lengths, ended, faults], axis=1)  # (B, F)
+        parts = np.array([one.reward.parts for one in samples])  # (B, parts)
+        figures = np.stack([rewards.ravel(), np.repeat(equal, settings.group_size), lengths, ended, faults], axis=1)
         assert figures.shape[1] == len(FIGURES)
+        figures = np.concatenate([figures, parts], axis=1)  # (B, F)
         extras = {
             "advantages": group_advantages(rewards, settings.scale_by_std).ravel().astype(np.float32),
             "weights": row_weights(lengths, settings.normalise, settings.max_new_tokens).astype(np.float32),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 from luthier.config.post import RuleConfig
@@ -22,27 +23,32 @@ from luthier.tokenizer.chat import render
 from luthier.tokenizer.tokenizer import Tokenizer
 
 
-def rules(tables: Sequence[RuleConfig], grader: Grader) -> list[tuple[float, Part]]:
-    """Make a part of each rule, behind its weight.
+def rules(tables: Sequence[RuleConfig], grader: Grader) -> list[Part]:
+    """Make a part of each rule; of those of one name, the second is `NAME_2`.
 
     Raises: ConfigError for a constraint that is unknown
     """
-    return [(table.weight, _each(_rule(table, grader))) for table in tables]
+    parts, names = list[Part](), Counter[str]()
+    for table in tables:
+        names[table.rule] += 1
+        name = f"rule_{table.rule}" if names[table.rule] == 1 else f"rule_{table.rule}_{names[table.rule]}"
+        parts.append(Part(name, table.weight, _each(_rule(table, grader))))
+    return parts
 
 
-def learned(model: Decoder, tokenizer: Tokenizer, system: Sequence[Message], device: str) -> Part:
+def learned(model: Decoder, tokenizer: Tokenizer, system: Sequence[Message], device: str, weight: float) -> Part:
     """Make a part of a reward model: its number for the conversation that an answer ends, ended or not, all answers of a call in batches.
 
     What is longer than the model's context loses its beginning.
     """
     token, longest = tokenizer.special.end_of_text, model.config.max_seq_len + 1  # the last token is predicted, not read
 
-    def part(problems: Sequence[Problem], answers: Sequence[Answer]) -> list[float]:
+    def says(problems: Sequence[Problem], answers: Sequence[Answer]) -> list[float]:
         asked = zip(problems, answers, strict=True)
         said = [render([*one.behind(system), Message("assistant", answer.text)], tokenizer)[0] for one, answer in asked]
         return rewards_of(model, [ids[-longest:] for ids in said], token, device)
 
-    return part
+    return Part("reward_model", weight, says)
 
 
 def length_reward(tokens: int, at_least: int, at_most: int | None) -> float:
@@ -53,7 +59,7 @@ def length_reward(tokens: int, at_least: int, at_most: int | None) -> float:
     return min(1.0, tokens / at_least, math.inf if at_most is None else at_most / max(1, tokens))
 
 
-def _each(rule: Callable[[Answer], float]) -> Part:
+def _each(rule: Callable[[Answer], float]) -> Callable[[Sequence[Problem], Sequence[Answer]], list[float]]:
     return lambda problems, answers: [rule(answer) for answer in answers]
 
 

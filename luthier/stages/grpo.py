@@ -113,6 +113,7 @@ def _measure(engine: Engine, tokenizer: Tokenizer, rewards: Rewards, unseen: Pro
     return {
         "val/loss": 1.0 - mean,
         "val/reward": mean,
+        **{f"val/{part.name}": sum(one.parts[i] for one in found) / len(found) for i, part in enumerate(rewards.parts)},
         **({"val/exact": sum(grade == 1.0 for grade in graded) / len(graded)} if graded else {}),
         "val/ended": sum(answer.ended for answer in said) / len(said),
         "val/length": sum(answer.tokens for answer in said) / len(said),
@@ -126,9 +127,7 @@ def _best(loader: RolloutLoader, tokenizer: Tokenizer, count: int) -> list[tuple
     ]
 
 
-def _parts(
-    job: Job, section: GrpoSection, judge: Judge, tokenizer: Tokenizer, system: Sequence[Message], compute: Compute
-) -> list[tuple[float, Part]]:
+def _parts(job: Job, section: GrpoSection, judge: Judge, tokenizer: Tokenizer, system: Sequence[Message], compute: Compute) -> list[Part]:
     """The parts of the reward beside the grader's: rules, and the reward model."""
     from luthier.post.rules import learned, rules
     from luthier.stages.sft import require_same_template
@@ -143,7 +142,7 @@ def _parts(
     model, its_own = load_model(path, compute.device)
     require_same_template(tokenizer, its_own, path)
     model.compute_dtype, model.attention = compute.dtype, compute.attention
-    return [*parts, (section.reward_weight, learned(model.eval(), tokenizer, system, compute.device))]
+    return [*parts, learned(model.eval(), tokenizer, system, compute.device, section.reward_weight)]
 
 
 def _run(job: Job, section: GrpoSection, before: str) -> Outcome:
@@ -208,9 +207,9 @@ def _run(job: Job, section: GrpoSection, before: str) -> Outcome:
         job.progress.say(
             f"{section.name}: before it {held_out.n_rows} unseen problems have a mean reward of {start['val/reward']:.3f}{right}"
         )
-        optim = optim_at(recipe, section.lr)
+        optim, names = optim_at(recipe, section.lr), [part.name for part in rewards.parts]
         given = (job, section.name, settings, optim, model, tokenizer, rows, section.steps, compute, course(section, section.steps))
-        objective, optimizer = PolicyObjective(section, warn, model.config.logit_softcap), low_rank(section, seed)
+        objective, optimizer = PolicyObjective(section, warn, model.config.logit_softcap, names), low_rank(section, seed)
         training = Training(*given, validate, sample, objective=objective, optimizer=optimizer, loader=loader)
         outcome = run_training(training)
         best = [(question, "highest reward", answer) for question, answer in _best(loader, tokenizer, section.keep_answers)]

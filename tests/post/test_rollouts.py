@@ -17,7 +17,7 @@ from luthier.generate.sampling import apply_top_p
 from luthier.pack.loader import IGNORE_INDEX
 from luthier.post.logprobs import Logits, token_logprobs
 from luthier.post.policy import FIGURES, PolicyObjective
-from luthier.post.rewards import Answer, Reward, Rewards
+from luthier.post.rewards import Answer, Part, Reward, Rewards
 from luthier.post.rollouts import ProblemRows, RolloutLoader, Rollouts
 from luthier.tasks.conversation import Message
 from luthier.tasks.grading.judge import Grade
@@ -158,11 +158,11 @@ def test_rewards_add_up_and_what_fails_counts_nothing_and_is_said() -> None:
 
     said: list[str] = []
     settings = section(grader_weight=2.0, length_weight=1.0, length_margin=4, repetition_weight=1.0)
-    rewards = Rewards(Faulty(), settings, said.append, [(0.1, rule)])
+    rewards = Rewards(Faulty(), settings, said.append, [Part("rule", 0.1, rule)])
     asked = problem("1 + 1 =", "2", "number")
     first = [Answer("2", 2, True), Answer("2", 9, False), Answer("a b c a b c", 2, True)]
     assert [one.total for one in rewards([asked] * 3, first)] == [2.05, pytest.approx(1.05), pytest.approx(2.05 - 0.25)]
-    assert rewards([problem("Hello.", "", "")], first[:1]) == [Reward(0.05, 0, None)]
-    for text, total, grade in (("hang", 0.05, 0.0), ("raise", 2.0, 1.0), ("nan", 2.0, 1.0), ("hang", 0.05, 0.0)):
-        assert rewards([asked], [Answer(text, 2, True)]) == [Reward(pytest.approx(total), 1, grade)]
+    assert rewards([problem("Hello.", "", "")], first[:1]) == [Reward(0.05, 0, None, (0.5,))]
+    for text, total, grade, had in (("hang", 0.05, 0.0, 0.5), ("raise", 2.0, 1.0, 0.0), ("nan", 2.0, 1.0, 0.0), ("hang", 0.05, 0.0, 0.5)):
+        assert rewards([asked], [Answer(text, 2, True)]) == [Reward(pytest.approx(total), 1, grade, (had,))]
     assert len(said) == 3 and "took longer" in said[0] and "no such thing" in said[1] and "gave nan" in said[2]

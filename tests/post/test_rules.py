@@ -44,13 +44,13 @@ class Slow:
 def test_rules_have_names_and_weights(table: dict[str, Any], worth: list[float]) -> None:
     answers = [Answer("The river.", 2, True), Answer("It flows, to the sea.", 6, True), Answer("a b c a b c", 16, False)]
     with Judge() as judge:
-        ((weight, part),) = rules([RuleConfig.model_validate({**table, "weight": -0.5})], judge)
-        assert weight == -0.5 and part([ASKED] * 3, answers) == pytest.approx(worth)
+        (part,) = rules([RuleConfig.model_validate({**table, "weight": -0.5})], judge)
+        assert (part.name, part.weight) == (f"rule_{table['rule']}", -0.5) and part.says([ASKED] * 3, answers) == pytest.approx(worth)
 
 
 def test_a_rule_that_hangs_has_no_number_and_an_unknown_one_is_refused() -> None:
-    ((_, part),) = rules([RuleConfig(rule="pattern", pattern="(a+)+$")], Slow())
-    assert math.isnan(part([ASKED], [Answer("a", 1, True)])[0])
+    part, again = rules([RuleConfig(rule="pattern", pattern="(a+)+$")] * 2, Slow())
+    assert math.isnan(part.says([ASKED], [Answer("a", 1, True)])[0]) and again.name == "rule_pattern_2"
     with pytest.raises(ConfigError, match="no constraint 'unheard:of'"):
         rules([RuleConfig(rule="constraint", constraint="unheard:of")], Slow())
     with pytest.raises(ValueError, match="`pattern` belongs to the rule 'pattern'"):
@@ -67,10 +67,10 @@ def test_a_learned_reward_is_that_of_each_conversation_alone() -> None:
     tokenizer, model = small_tokenizer(), small_decoder(vocab_size=400)
     own = problem([Message("system", "Sing."), Message("user", "What is music?")], "", "")
     asked, texts = [ASKED, own, ASKED], ["A river.", "The art of arranging sound in time.", ""]
-    found = learned(model, tokenizer, SYSTEM, "cpu")(asked, [Answer(text, 3, bool(text)) for text in texts])
+    found = learned(model, tokenizer, SYSTEM, "cpu", 1.0).says(asked, [Answer(text, 3, bool(text)) for text in texts])
     prompts = [[*SYSTEM, *ASKED.prompt], list(own.prompt), [*SYSTEM, *ASKED.prompt]]
     said = [render([*prompt, Message("assistant", text)], tokenizer)[0] for prompt, text in zip(prompts, texts, strict=True)]
     alone = [rewards_of(model, [ids], tokenizer.special.end_of_text, "cpu")[0] for ids in said]
     assert found == pytest.approx(alone, abs=1e-4) and len(set(found)) == 3
-    long = learned(model, tokenizer, [], "cpu")([problem("river " * 80, "", "")], [Answer("A river.", 3, True)])
+    long = learned(model, tokenizer, [], "cpu", 1.0).says([problem("river " * 80, "", "")], [Answer("A river.", 3, True)])
     assert math.isfinite(long[0])

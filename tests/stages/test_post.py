@@ -119,11 +119,15 @@ def test_whole_life_with_a_second_tuning(tmp_path: Path, capsys: pytest.CaptureF
 
 def test_a_stage_that_teaches_to_stop(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tiny = [*make_tiny(tmp_path), *SMALL, "pack.seq_len=64", "sampling.max_new_tokens=40", "--until", "eval"]
-    run = Path(run_json([*tiny, posted(tmp_path), "post.stop.supervise=end", "post.stop.lr=1e-2", "post.stop.epochs=6"], capsys)["run"])
+    run = Path(run_json([*tiny, posted(tmp_path), "post.stop.supervise=end", "post.stop.lr=1e-2", "post.stop.epochs=30"], capsys)["run"])
     ended = json.loads((run / "eval" / "eval.json").read_text())["endings"]
     assert ended["sft"]["ended"] == 0 and ended["tuned"]["ended"] == ended["tuned"]["asked"] == 1
     made = json.loads((run / "stop" / "stage.json").read_text())["summary"]["conversations"]["train"]
     assert made["supervised_tokens"] == made["conversations"]
+    losses = [
+        row["val/loss"] for line in (run / "stop" / "metrics.jsonl").read_text().splitlines() if "val/loss" in (row := json.loads(line))
+    ]
+    assert losses[-1] < 0.1
 
 
 def _lines(path: Path, *records: object) -> Path:
