@@ -79,6 +79,7 @@ def _obstacles(config: ModelConfig, family: Family) -> list[str]:
         "windows": sizes != {None} and not family.windows,
         "windows in some of the layers": len(sizes) > 1 and None in sizes and family.windows == _ALL,
         "windows of several sizes": len(sizes - {None}) > 1 and bool(family.windows),
+        "windows of one position": 1 in sizes and bool(family.windows),  # the caches of transformers keep all positions there
         HEADS[family.heads]: kinds.index(family.heads) > kinds.index(_heads(c)),
         "d_ff other than 4 d_model": family.four_fold and c.d_ff != 4 * c.d_model,
         "logit_softcap": c.logit_softcap is not None and not family.softcap,
