@@ -15,7 +15,7 @@ from typing import Any, cast, get_args
 from pydantic import BaseModel, ValidationError
 
 from luthier.config.model import Architecture, ModelConfig, ModelSection
-from luthier.config.post import POST_SECTIONS
+from luthier.config.post import POST_SECTIONS, DistillSection
 from luthier.config.schema import Recipe
 from luthier.errors import ConfigError
 
@@ -73,12 +73,6 @@ def resolve_model(recipe: Recipe, vocab_size: int | None = None) -> ModelConfig:
             f"model.vocab_size must be at least the tokenizer's {entries} entries, got {model.vocab_size}",
             fix="leave model.vocab_size out to take the tokenizer's number",
         )
-    untaught = {str(section.kind) for section in recipe.post} & {"distill"}
-    if model.logit_softcap is not None and untaught:
-        raise ConfigError(
-            f"model.logit_softcap: the objectives of {', '.join(sorted(untaught))} do not know a soft cap",
-            fix="leave model.logit_softcap out, or those of [[post]]",
-        )
     switches = {name: getattr(model, name) for name in Architecture.model_fields}
     if "learned" in model.positions and (model.max_seq_len or recipe.pack.seq_len) < recipe.pack.seq_len:
         raise ConfigError(
@@ -101,6 +95,12 @@ def resolve_model(recipe: Recipe, vocab_size: int | None = None) -> ModelConfig:
         tie_embeddings=model.tie_embeddings,
         init_std=model.init_std,
     )
+
+
+def last_model(recipe: Recipe, vocab_size: int | None = None) -> ModelConfig:
+    """The shape of the recipe's last model, as `resolve_model`: a student's, where there is one."""
+    students = [section.student for section in recipe.post if isinstance(section, DistillSection) and section.student is not None]
+    return resolve_model(recipe.model_copy(update={"model": students[-1]}) if students else recipe, vocab_size)
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

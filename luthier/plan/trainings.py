@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from luthier.config.data import SourceConfig
+from luthier.config.load import resolve_model
 from luthier.config.model import ModelConfig
 from luthier.config.post import DistillSection, DpoSection, GrpoSection, LoraSection, PairsSection, RewardSection, SftSection
 from luthier.config.schema import Recipe
@@ -70,15 +71,27 @@ def trainings_behind(recipe: Recipe, config: ModelConfig, hardware: Hardware | N
     """Fine-tuning, where it has sources, and everything in `[[post]]`."""
     sections: list[tuple[str, TrainingSection]] = [("sft", recipe.sft)] if recipe.sft.sources else []
     sections += [(section.name, section) for section in recipe.post]
-    return tuple(_training(name, section, recipe, config, hardware, utilisation) for name, section in sections)
+    found: list[TrainingPlan] = []
+    for name, section in sections:
+        teacher = config
+        if isinstance(section, DistillSection) and section.student is not None:
+            config = resolve_model(recipe.model_copy(update={"model": section.student}))  # which what follows begins with
+        found.append(_training(name, section, recipe, config, teacher, hardware, utilisation))
+    return tuple(found)
 
 
 def _training(
-    name: str, section: TrainingSection, recipe: Recipe, config: ModelConfig, hardware: Hardware | None, utilisation: float
+    name: str,
+    section: TrainingSection,
+    recipe: Recipe,
+    config: ModelConfig,
+    teacher: ModelConfig,
+    hardware: Hardware | None,
+    utilisation: float,
 ) -> TrainingPlan:
     seq_len = _seq_len(section, recipe, config)
     uncompiled = place_of(section, config, hardware, 0, utilisation)
-    work = _work(section, config, seq_len, uncompiled)
+    work = _work(section, config, teacher, seq_len, uncompiled)
     sampled = isinstance(section, GrpoSection)  # its rows differ in length from step to step
     place = uncompiled if sampled else place_of(section, config, hardware, work.tokens, utilisation)
     memory = sum(_memory(section, recipe, config, seq_len, place).values())
@@ -110,13 +123,14 @@ def _seq_len(section: TrainingSection, recipe: Recipe, config: ModelConfig) -> i
     return (section.seq_len if isinstance(section, SftSection) else None) or recipe.pack.seq_len
 
 
-def _work(section: TrainingSection, config: ModelConfig, seq_len: int, place: Place) -> Work:
+def _work(section: TrainingSection, config: ModelConfig, teacher: ModelConfig, seq_len: int, place: Place) -> Work:
     parts = forward_flops_per_token(config, seq_len)
     forward = sum(parts.values())
     if isinstance(section, GrpoSection):
         return _policy_work(section, config, forward, place)
     if isinstance(section, DistillSection):
-        return _distill_work(section, seq_len, forward)
+        known = sum(forward_flops_per_token(teacher, seq_len).values()) if section.teacher is None else None
+        return _distill_work(section, seq_len, forward, known)
     if not isinstance(section, SftSection | PairsSection):
         return Work(None, None, None, notes=("what it takes is not planned",))
     held_in = 1 - section.validation_share
@@ -141,12 +155,13 @@ def _tokens_of(sources: Sequence[SourceConfig], vocab_size: int) -> tuple[float 
     return total, ""
 
 
-def _distill_work(section: DistillSection, seq_len: int, forward: float) -> Work:
-    why = "without the teacher, whose size is not looked up"
+def _distill_work(section: DistillSection, seq_len: int, forward: float, teacher: float | None) -> Work:
+    """`teacher` is its forward pass, where it is known."""
+    notes = () if teacher is not None else ("without the teacher, whose size is not looked up",)
     if section.steps is None:
         return Work(None, None, None, notes=("tokens and time are known once its rows are packed",))
     tokens = section.steps * rows_per_step(section.global_batch_tokens, seq_len) * seq_len
-    return Work(tokens, section.steps, 3 * forward * tokens, notes=(why,))
+    return Work(tokens, section.steps, (3 * forward + (teacher or 0.0)) * tokens, notes=notes)
 
 
 def _policy_work(section: GrpoSection, config: ModelConfig, forward: float, place: Place) -> Work:

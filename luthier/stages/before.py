@@ -9,8 +9,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 
-from luthier.config.model import ModelConfig
-from luthier.errors import ConfigError
 from luthier.evals.bits_per_byte import evaluate
 from luthier.generate.engine import Engine
 from luthier.model.decoder import Decoder
@@ -20,15 +18,6 @@ from luthier.stages.stage import Job, follows
 from luthier.tasks.conversation import Message
 from luthier.tokenizer.chat import render_prompt
 from luthier.tokenizer.tokenizer import Tokenizer
-
-
-def require_plain_head(stage: str, config: ModelConfig) -> None:
-    """Refuse a model whose logits are more than a product, which log-probabilities by chunks do not know.
-
-    Raises: ConfigError
-    """
-    if config.logit_softcap is not None:
-        raise ConfigError(f"{stage}: a model with model.logit_softcap cannot be trained so yet", fix="leave model.logit_softcap out")
 
 
 @dataclass(frozen=True)

@@ -1,18 +1,26 @@
-"""Stage kind distill: a larger model's distributions -> a model nearer to it. In: the model before, a teacher. Out: checkpoints."""
+"""Stage kind distill: a larger model's distributions -> a model nearer to it. In: the model before, a teacher. Out: checkpoints.
+
+Who learns is the model before, or a new one, whose teacher may then be the model before. Next: eval.
+"""
 
 from __future__ import annotations
 
 import math
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from luthier.config.load import resolve_model
 from luthier.config.post import DistillSection
 from luthier.config.schema import Recipe
 from luthier.errors import ConfigError
 from luthier.stages.pretrain import training_settings
 from luthier.stages.stage import Job, Outcome, Stage
 from luthier.stages.tuning import optim_at, system_messages
+
+if TYPE_CHECKING:
+    from luthier.model.decoder import Decoder
+    from luthier.tokenizer.tokenizer import Tokenizer
 
 
 def teacher_checkpoint(path: Path) -> Path:
@@ -48,10 +56,12 @@ def _settings(section: DistillSection, recipe: Recipe) -> dict[str, Any]:
 
 
 def _sources(section: DistillSection, cache: Path) -> dict[str, str]:
-    """The teacher is known by its weights, wherever it lies."""
+    """A teacher from elsewhere is known by its weights, wherever it lies."""
     from luthier.runs.manifest import read_manifest
     from luthier.train.checkpoint import MANIFEST
 
+    if section.teacher is None:
+        return {}
     path = teacher_checkpoint(Path(section.teacher))
     manifest = read_manifest(path / MANIFEST)
     if manifest is None:
@@ -74,26 +84,43 @@ def _rows(job: Job, section: DistillSection) -> tuple[Any, Any]:
     return train, held_out
 
 
+def _pair(job: Job, section: DistillSection, before: str, tokenizer: Tokenizer) -> tuple[Decoder, Decoder]:
+    """Who learns, and who teaches.
+
+    Raises: ConfigError when they do not have the same tokens
+    """
+    from luthier.model.decoder import Decoder, initialise
+    from luthier.stages.training import final_checkpoint
+    from luthier.train.checkpoint import load_model
+
+    last = final_checkpoint(job.inputs[before])
+    teacher, its_own = load_model(teacher_checkpoint(Path(section.teacher)) if section.teacher else last)
+    if section.student is None:
+        model, _ = load_model(last)
+    else:
+        taught = job.recipe.model_copy(update={"model": section.student})
+        model = Decoder(resolve_model(taught, teacher.config.vocab_size)).eval()
+        initialise(model, job.recipe.run.seed)
+    if its_own.fingerprint != tokenizer.fingerprint or teacher.config.vocab_size != model.config.vocab_size:
+        raise ConfigError(f"{section.name}: {section.teacher} has another tokenizer", fix="train the teacher with the same [tokenizer]")
+    return model, teacher
+
+
 def _run(job: Job, section: DistillSection, before: str) -> Outcome:
     from luthier.optim.schedule import course
     from luthier.plan.horizon import rows_per_step
+    from luthier.plan.parameters import count
     from luthier.post.adapters import low_rank
     from luthier.post.distill import Distillation, mean_divergence
     from luthier.stages.attention import choose_attention
-    from luthier.stages.before import Onlooker, require_plain_head
+    from luthier.stages.before import Onlooker
     from luthier.stages.recorder import Training
-    from luthier.stages.training import final_checkpoint, run_training, settle_compute
+    from luthier.stages.training import run_training, settle_compute
     from luthier.tokenizer.tokenizer import Tokenizer
-    from luthier.train.checkpoint import load_model
     from luthier.train.objective import mean_loss
 
     recipe, tokenizer = job.recipe, Tokenizer.load(job.inputs["tokenizer"] / "tokenizer.json")
-    model, _ = load_model(final_checkpoint(job.inputs[before]))
-    teacher, other = load_model(teacher_checkpoint(Path(section.teacher)))
-    if other.fingerprint != tokenizer.fingerprint or teacher.config.vocab_size != model.config.vocab_size:
-        raise ConfigError(f"{section.name}: {section.teacher} has another tokenizer", fix="train the teacher with the same [tokenizer]")
-    require_plain_head(section.name, model.config)
-    require_plain_head(section.name, teacher.config)
+    model, teacher = _pair(job, section, before, tokenizer)
     train, held_out = _rows(job, section)
     steps = section.steps or max(1, math.ceil(section.epochs * train.n_rows / rows_per_step(section.global_batch_tokens, train.seq_len)))
     documents = section.rows == "sft" or recipe.pretrain.document_mask
@@ -111,14 +138,15 @@ def _run(job: Job, section: DistillSection, before: str) -> Outcome:
         return {"val/loss": loss, "val/divergence": divergence, **onlooker.regression()}
 
     optim = optim_at(recipe, section.lr)
-    objective = Distillation(teacher, section.mix, section.temperature)
+    objective = Distillation(teacher, section.mix, section.temperature, model.config.logit_softcap)
     given = (job, section.name, section, optim, model, tokenizer, train, steps, compute, course(section, steps), validate)
     outcome = run_training(Training(*given, onlooker.answers, objective=objective, optimizer=low_rank(section, recipe.run.seed)))
-    return Outcome(outcome.fingerprint, {"found": onlooker.found(), **outcome.summary})
+    made = {"params": count(model.config)["total"]} if section.student is not None else {}
+    return Outcome(outcome.fingerprint, {**made, "found": onlooker.found(), **outcome.summary})
 
 
 def stage_after(section: DistillSection, before: str) -> Stage:
-    """Distillation of `[[post]]`, which begins with the model of the stage `before`."""
+    """Distillation of `[[post]]`, which begins with the model of the stage `before`, or has it as its teacher."""
     conversations = ("sft",) if section.rows == "sft" and before != "sft" else ()
     return Stage(
         section.name,

@@ -87,6 +87,24 @@ def add_sft_verbs(group: typer.Typer) -> None:
 
         show_verb(arguments, count, stage, as_json=json)
 
+    @group.command("answer")
+    def sft_answer(
+        run: Annotated[str, typer.Argument(metavar="RUN", help="The run whose model answers.")],
+        prompts: Annotated[str, typer.Argument(metavar="FILE", help="Records with `prompt`, `question` or `instruction`.")],
+        to: Annotated[str, typer.Option("--to", metavar="FILE", help="Write the conversations into this file.")],
+        temperature: Annotated[float | None, typer.Option("--temperature", help="Default: the recipe's.")] = None,
+        longest: Annotated[int | None, typer.Option("--max-new-tokens", help="Default: the recipe's.")] = None,
+        seed: Annotated[int, typer.Option("--seed", min=0, help="Of what is drawn.")] = 1,
+        json: Json = False,
+        root: Root = None,
+    ) -> None:
+        """Let a model answer prompts, for another one to learn from.
+
+        Answers that did not end by themselves are left out. Stopped, the same command goes on."""
+        from luthier.stages.answers import answer_verb
+
+        answer_verb(run, prompts, to, {"temperature": temperature, "max_new_tokens": longest}, seed, as_json=json, root=root)
+
 
 def add_dpo_verbs(group: typer.Typer) -> None:
     """Add what `luthier dpo` can do besides training."""
