@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
@@ -89,6 +89,8 @@ class Fit:
     """The best single law."""
     noise: float
     """Relative error of a single loss."""
+    missed: float
+    """Relative error with which the law, fitted to the smaller sizes, predicts the largest; 0 where they are too few."""
     _exponents: Array  # (G, 2)
     _coefficients: Array  # (G, 3)
     _covariances: Array  # (G, 3, 3)
@@ -96,21 +98,31 @@ class Fit:
     _centre: tuple[float, float]
 
     def expect(self, params: float, tokens: float) -> Expected:
-        """Average over the laws that the losses leave possible."""
+        """Average over the laws that the losses leave possible; the band is no narrower than the last step up was predicted."""
         terms = _terms(self._exponents, np.array([[params, tokens]]), self._centre)[:, 0]  # (G, 3)
         losses = (terms * self._coefficients).sum(1)
         variances = np.einsum("gi,gij,gj->g", terms, self._covariances, terms)
         mean = float(self._weights @ losses)
-        spread = float(self._weights @ (variances + (losses - mean) ** 2)) + (self.noise * mean) ** 2
+        spread = float(self._weights @ (variances + (losses - mean) ** 2)) + (max(self.noise, self.missed) * mean) ** 2
         edge = BAND * math.sqrt(spread)
         return Expected(mean, mean - edge, mean + edge)
 
 
 def fit(points: Sequence[Point]) -> Fit:
-    """Fit the law.
+    """Fit the law, and try it: the largest size is predicted from the others.
 
     Raises: DataError when there are too few points, or when they do not differ in parameters and in tokens
     """
+    found, largest = _fit(points), max(point.params for point in points)
+    below = [point for point in points if point.params < largest]
+    if len(below) < _LEAST or len({point.params for point in below}) < 2:
+        return found
+    before = _fit(below)
+    errors = [before.expect(p.params, p.tokens).loss / p.loss - 1 for p in points if p.params == largest]
+    return replace(found, missed=math.sqrt(sum(error**2 for error in errors) / len(errors)))
+
+
+def _fit(points: Sequence[Point]) -> Fit:
     sizes: Array = np.array([(point.params, point.tokens) for point in points], np.float64).reshape(-1, 2)  # (n, 2)
     if len(points) < _LEAST or any(len(set(column)) < 2 for column in sizes.T.tolist()):
         raise DataError(
@@ -138,7 +150,7 @@ def fit(points: Sequence[Point]) -> Fit:
     e, a, b = (float(value) for value in coefficients[best])
     alpha_best, beta_best = (float(value) for value in exponents[best])
     law = Law(e, a * centre[0] ** alpha_best, b * centre[1] ** beta_best, alpha_best, beta_best)
-    return Fit(law, noise, exponents, coefficients, covariances * noise**2, weights / weights.sum(), centre)
+    return Fit(law, noise, 0.0, exponents, coefficients, covariances * noise**2, weights / weights.sum(), centre)
 
 
 def _terms(exponents: Array, sizes: Array, centre: tuple[float, float]) -> Array:

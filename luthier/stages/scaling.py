@@ -70,7 +70,7 @@ def climb(recipe: Recipe, sizes: int, ratio: float | None, verify: bool, progres
     found: dict[str, Any] = {
         "name": recipe.run.name,
         "models": models,
-        "law": {**asdict(fitted.law), "noise": fitted.noise, "bits_per_byte_per_nat": bits},
+        "law": {**asdict(fitted.law), "noise": fitted.noise, "missed": fitted.missed, "bits_per_byte_per_nat": bits},
         "next": {"params": params, "tokens": tokens, **asdict(expected), "bpb": expected.loss * bits},
         "best_ratio": _best_ratio(fitted.law, 6.0 * params * tokens),
         "measured": None,
@@ -101,6 +101,7 @@ def _lines(found: Mapping[str, Any]) -> list[tuple[str, str]]:
     law, ahead, measured = found["law"], found["next"], found["measured"]
     rows = [
         ("law", f"{law['e']:.3f} + {law['a']:.3g} / N^{law['alpha']:.3f} + {law['b']:.3g} / D^{law['beta']:.3f}"),
+        ("tried", f"the largest size, predicted from the others, was off by {law['missed']:.1%}"),
         ("next size", f"{ahead['params']:,} parameters, {number(ahead['tokens'])} tokens"),
         ("expected", f"{ahead['loss']:.4f} nats per token, {ahead['low']:.4f} to {ahead['high']:.4f}; {ahead['bpb']:.4f} bits per byte"),
     ]
