@@ -15,6 +15,8 @@ PROGRAM_BYTES = round(0.6 * 2**30)
 """Python, torch, its thread pools, and what malloc cannot use again, without compiling; measured with torch 2.13 on Linux."""
 COMPILED_PROGRAM_BYTES, COMPILER_BYTES = round(0.48 * 2**30), round(0.26 * 2**30)
 """The same where compiled code runs, and what compiling it takes; what torch compiled before, it only reads. Measured as above."""
+EARLIER_BYTES = round(0.2 * 2**30)
+"""What reading text, making a tokenizer and packing leave of libraries and compiled kernels in a process that then trains; measured."""
 HEAD_CHUNK_TOKENS = 1024
 """Tokens whose logits exist at one time; as in the training objective."""
 QUERY_BLOCK = 128
@@ -101,10 +103,12 @@ def training_bytes(
     on_gpu: bool = False,
     checkpointing: str = "off",
     compiled: bool = False,
+    after_data: bool = False,
 ) -> dict[str, int]:
     """Bytes by part at the peak of a step with micro-batches of `rows`; weights and gradients are fp32.
 
-    The copy that a checkpoint is written from is in main memory, which counts where that is the device's, as do program and compiler.
+    The copy that a checkpoint is written from is in main memory, which counts where that is the device's, as do the compiler and what
+    earlier stages leave (`after_data`).
     """
     parts, tokens = count(config), rows * seq_len
     params, looked_up = parts["total"], parts["positions"] + parts["value embeddings"]
@@ -116,6 +120,7 @@ def training_bytes(
     return {
         "program": COMPILED_PROGRAM_BYTES if fused else PROGRAM_BYTES,
         "compiler": COMPILER_BYTES if fused else 0,
+        "earlier stages": EARLIER_BYTES if after_data and not on_gpu else 0,
         "weights": FP32 * params,
         "weights, cast": BF16 * (params - looked_up) if precision != "fp32" else 0,
         "gradients": FP32 * params,

@@ -228,7 +228,7 @@ def _memory_figures(recipe: Recipe, config: ModelConfig, place: Place, rows_of_s
 
     @cache
     def alone(rows: int, kind: str, on_gpu: bool = place.on_gpu) -> Mapping[str, int]:
-        how = {"on_gpu": on_gpu, "compiled": place.compiled}
+        how = {"on_gpu": on_gpu, "compiled": place.compiled, "after_data": bool(recipe.data.sources)}
         return training_bytes(config, recipe.optim, rows, seq_len, place.precision, checkpointing=kind, **how)
 
     def need(rows: int, kind: str, way: Way) -> Mapping[str, int]:

@@ -186,7 +186,7 @@ def _memory(section: TrainingSection, recipe: Recipe, config: ModelConfig, seq_l
     """Bytes by part of one rank; the model before stands beside the one that is trained where the two are compared."""
     kept = section.activation_checkpointing
     rows = micro_batch_rows(section, seq_len, on_gpu=place.on_gpu)
-    how = {"on_gpu": place.on_gpu, "compiled": place.compiled}
+    how = {"on_gpu": place.on_gpu, "compiled": place.compiled, "after_data": bool(recipe.data.sources)}
     parts = training_bytes(config, recipe.optim, rows, seq_len, place.precision, checkpointing=kept, **how)
     params = count(config)["total"]
     if isinstance(section, LoraSection) and section.lora_rank:

@@ -100,6 +100,12 @@ def test_compiled_models_keep_less_but_not_on_a_gpu() -> None:
     assert on_gpu["compiler"] == on_gpu["temporaries"] == 0
 
 
+def test_what_earlier_stages_leave() -> None:
+    fresh, after = (training_bytes(shape(), OptimSection(), 4, 1024, "bf16", after_data=flag) for flag in (False, True))
+    assert 1e8 < after["earlier stages"] < 3e8 and {**after, "earlier stages": 0} == fresh
+    assert training_bytes(shape(), OptimSection(), 4, 1024, "bf16", on_gpu=True, after_data=True)["earlier stages"] == 0
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_activation_checkpointing_keeps_less_of_every_block(precision: str) -> None:
     kept: dict[str, float] = {}
