@@ -52,6 +52,19 @@ def test_an_export_is_whole_or_was_ruled_out_before(tmp_path: Path) -> None:
     assert not stage._exported(load_recipe([]), {"export": None, "parity": {"checked": False, "reason": "no reason that a plan had"}}).good
 
 
+def test_a_smoke_run_is_checked_and_its_code_says_so(
+    tiny: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The recipe is tiny already; what shrinks one is tested in tests/config."""
+    monkeypatch.setattr("luthier.stages.run.smoke", lambda recipe: recipe)
+    assert call(["run", "--smoke", "--json", *tiny]) == 0
+    made = json.loads(capsys.readouterr().out)
+    assert [(check["name"], check["good"]) for check in made["smoke"]] == [(n, True) for n in ("pretrain", "sft", "sampler", "export")]
+    monkeypatch.setattr("luthier.stages.run.check_smoke", lambda *_: [stage.Check("pretrain", False, "it did not learn")])
+    assert call(["run", "--smoke", *tiny]) == 1
+    assert "BAD: it did not learn" in capsys.readouterr().out
+
+
 @pytest.mark.slow
 @pytest.mark.network
 @pytest.mark.parametrize("name", SYSTEMS)
