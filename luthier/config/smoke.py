@@ -57,8 +57,8 @@ _SHORTEST_SFT = 192
 """Tokens that the shorter half of the conversations fit into."""
 _VOCABULARY = {"bpe": 1024, "uncased": 1024, "characters": 400}
 _FEWEST_LAYERS, _MOST_KV_HEADS = 2, 2
-_CONVERSATIONS_EACH, _PAIRS_EACH, _PROBLEMS_EACH = 240, 160, 64
-_HIGHEST_LR = 4e-3
+_CONVERSATIONS_EACH, _PAIRS_EACH, _PROBLEMS_EACH = 240, 64, 64
+_HIGHEST_LR = 2e-3
 _TUNING_LR = 3e-4, 1e-3
 """Between these are the learning rates of what follows pretraining, for a few dozen steps at that of a long training would move nothing."""
 
@@ -269,7 +269,7 @@ def _post(section: PostSection, recipe: Recipe, gain: float) -> PostSection:
     common = {"lr": _rate(section.lr, gain)}
     if isinstance(section, PairsSection):
         long = section.seq_len or 2 * recipe.pack.seq_len
-        made = _training(_course(section, None, 20), long, 2 * seq_len, 12, 4)
+        made = _training(_course(section, None, 40), long, 2 * seq_len, 48, 4)
         sources = tuple(
             _of(PreferenceSourceConfig, source, one, limit=_PAIRS_EACH)
             for source, one in zip(section.sources, itertools.cycle(_CONVERSATIONS[:2]), strict=False)

@@ -33,7 +33,7 @@ def check_smoke(run: RunDirectory, recipe: Recipe, summary: dict[str, Any]) -> l
 
 
 def _learned(run: RunDirectory, recipe: Recipe, name: str) -> Check:
-    """Losses on what is held out, which is the same each time; pairs may be learned by heart, and rewards need not rise."""
+    """The first step's loss against that on what is held out; pairs may be learned by heart, and rewards need not rise in so few steps."""
     directory = run.stage(name)
     rows = read_metrics(directory / "metrics.jsonl") if directory else []
     section = next((section for section in recipe.post if section.name == name), None)
@@ -41,13 +41,15 @@ def _learned(run: RunDirectory, recipe: Recipe, name: str) -> Check:
         rewards = [row["post/reward"] for row in rows if "post/reward" in row]
         done = bool(rewards) and all(math.isfinite(reward) for reward in rewards)
         return Check(name, done, f"reward {rewards[0]:.3f} -> {rewards[-1]:.3f} in {len(rewards)} steps" if done else "no finite reward")
-    if isinstance(section, PairsSection):
-        kind, losses = "loss", [row["train/loss"] for row in rows if "train/loss" in row]
-        losses = [*losses[:1], *([statistics.fmean(losses[-_LAST_STEPS:])] if len(losses) > _LAST_STEPS else [])]
-    else:
-        kind, losses = "held-out loss", [row["val/loss"] for row in rows if "val/loss" in row]
-    fell = len(losses) > 1 and math.isfinite(losses[-1]) and losses[-1] < losses[0]
-    return Check(name, fell, f"{kind} {losses[0]:.4f} -> {losses[-1]:.4f}" if losses else f"no {kind} was measured")
+    losses = [row["train/loss"] for row in rows if "train/loss" in row]
+    held_out = [row["val/loss"] for row in rows if "val/loss" in row]
+    by_heart = isinstance(section, PairsSection)
+    if not losses or not held_out or (by_heart and len(losses) <= _LAST_STEPS):
+        return Check(name, False, f"{len(losses)} losses were measured, and {len(held_out)} on what is held out")
+    last = statistics.fmean(losses[-_LAST_STEPS:]) if by_heart else held_out[-1]
+    return Check(
+        name, math.isfinite(last) and last < losses[0], f"loss {losses[0]:.4f} -> {last:.4f} {'' if by_heart else 'held out'}".strip()
+    )
 
 
 def _speaks(run: RunDirectory, recipe: Recipe, summary: dict[str, Any]) -> Check:

@@ -22,11 +22,12 @@ def run_with(tmp_path: Path, rows: list[dict[str, Any]]) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("losses", "good"), [([3.0, 2.0], True), ([3.0, 3.5, 2.9], True), ([2.0, 3.0], False), ([3.0], False), ([], False), ([2.0, 2.0], False)]
+    ("first", "held_out", "good"), [(3.0, [3.5, 2.9], True), (3.0, [2.0, 3.1], False), (3.0, [], False), (3.0, [3.0], False)]
 )
-def test_a_loss_that_does_not_fall_is_seen(losses: list[float], good: bool, tmp_path: Path) -> None:
-    rows = [{"step": step, "train/loss": 1.0, "val/loss": loss} for step, loss in enumerate(losses)]
+def test_a_loss_that_does_not_fall_is_seen(first: float, held_out: list[float], good: bool, tmp_path: Path) -> None:
+    rows = [{"step": 1, "train/loss": first}, {"step": 2, "train/loss": 0.1}, *({"step": 2, "val/loss": loss} for loss in held_out)]
     assert stage._learned(run_with(tmp_path, rows), load_recipe([]), "pretrain").good is good
+    assert not stage._learned(run_with(tmp_path, []), load_recipe([]), "pretrain").good
 
 
 def test_pairs_may_be_learned_by_heart(tmp_path: Path) -> None:
