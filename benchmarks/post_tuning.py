@@ -39,7 +39,6 @@ ASKED = 200
 """Held-out instructions, and held-out extractive questions, that are asked."""
 LONGEST = 128
 """Tokens within which an answer has to end."""
-PAIRS = "data/preference/easy_pairs.jsonl.zst"
 MOST_KL, MOST_BPB = 0.1, 0.02
 """How far preferences may move a model: nats per token, bits per byte of pretraining's held-out text."""
 
@@ -78,7 +77,7 @@ def instructions(data: Path, runs: Path) -> list[Row]:
 
 def preference(data: Path, runs: Path) -> list[Row]:
     """Polite against impolite answers, over the quickstart's chat model."""
-    run = finished(data, runs, ["quickstart.toml", "dpo.toml"], [f'post.polite.sources=["{PAIRS}"]'])
+    run = finished(data, runs, ["quickstart.toml", "dpo.toml"])
     summary = summary_of(run, "polite")
     reached, pairs = summary["validation"], summary["preferences"]["validation"]["pairs"]
     accuracy, kl, worse = 100 * reached["accuracy"], reached["kl"], reached["bpb_change"]
