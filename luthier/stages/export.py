@@ -34,7 +34,8 @@ def _run(job: Job) -> Outcome:
     folder = job.directory / "huggingface"
     report = export_hugging_face(model, tokenizer, folder, recipe.export.dtype, chat_template(tokenizer), recipe.sampling)
     write_text(folder / "README.md", model_card(recipe, job.summaries))
-    parity: dict[str, Any] = {"checked": False, "reason": "export.parity_prompts is 0"}
+    unchecked = "export.parity_prompts is 0" if recipe.export.dtype == "fp32" else f"not compared: rounded to {recipe.export.dtype}"
+    parity: dict[str, Any] = {"checked": False, "reason": unchecked}
     if recipe.export.parity_prompts and recipe.export.dtype == "fp32":
         prompts = [*recipe.eval.questions, *recipe.pretrain.sample_prompts][: recipe.export.parity_prompts]
         with job.progress.bar("export: parity", len(prompts), "prompts") as bar:
