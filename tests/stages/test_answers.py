@@ -26,7 +26,7 @@ def make_teacher(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
     """A run whose model says "Yes." and ends."""
     asked = [{"instruction": f"Is the {noun} old? {i}", "output": "Yes."} for noun in NOUNS for i in range(10)]
     (tmp_path / "yes.jsonl").write_text("".join(json.dumps(one) + "\n" for one in asked))
-    taught = [f'sft.sources=["{tmp_path / "yes.jsonl"}"]', "sft.epochs=6", "sft.lr=1e-2", "sft.system_prompt='Say it.'"]
+    taught = [f'sft.sources=[{{path="{tmp_path / "yes.jsonl"}"}}]', "sft.epochs=6", "sft.lr=1e-2", "sft.system_prompt='Say it.'"]
     return Path(run_json([*make_tiny(tmp_path), *SMALL, *taught, "pack.seq_len=64", "--until", "sft"], capsys)["run"])
 
 
@@ -72,7 +72,7 @@ def test_a_teacher_writes_what_another_learns(tmp_path: Path, capsys: pytest.Cap
     capsys.readouterr()
     assert call(again) == 2 and "is there already" in capsys.readouterr().err
 
-    small = ["model.d_model=16", "pack.seq_len=64", f'sft.sources=["{tmp_path / "said.jsonl"}"]', "run.name='pupil'", "--until", "sft"]
+    small = ["model.d_model=16", "pack.seq_len=64", f'sft.sources=[{{path="{tmp_path / "said.jsonl"}"}}]', "--until", "sft"]
     pupil = run_json([*make_tiny(tmp_path), *SMALL, *small], capsys)
     record = json.loads((Path(pupil["run"]) / "sft" / "conversations.json").read_text())
     assert record["sources"][0]["conversations"] == len(lines)
