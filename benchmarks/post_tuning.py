@@ -112,8 +112,10 @@ def _questions(run: RunDirectory, loaded: Loaded) -> tuple[list[Question], list[
     with where_it_ran(run):
         cache = Store(run.path.parent).cache
         held_out = build_conversations(recipe.sft.sources, recipe.run.seed, recipe.sft.validation_share, cache, progress_for()).validation
-    read = {source.label for source in recipe.sft.sources if source.task == "fairytales"}
-    asked = [(one.source in read, question) for one in held_out for question in _turns(one, one.source in read)]
+    read, drilled = ({source.label for source in recipe.sft.sources if source.task == task} for task in ("fairytales", "spans"))
+    asked = [
+        (one.source in read, question) for one in held_out if one.source not in drilled for question in _turns(one, one.source in read)
+    ]
     extractive = [question for reading, question in asked if reading and _stands(question.answer, _passage(question.text))]
     sides = ([question for reading, question in asked if not reading], extractive)
     told, passages = ([one for one in side if len(_prompt(one, loaded)) <= loaded.engine.max_context - LONGEST] for side in sides)

@@ -25,6 +25,7 @@ TaskName = Literal[
     "summaries",
     "cookbook",
     "encyclopedia",
+    "spans",
     "personality",
     "arithmetic",
 ]

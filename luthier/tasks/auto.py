@@ -18,6 +18,7 @@ from luthier.tasks import (
     passages,
     questions,
     sharegpt,
+    spans,
     summaries,
     turns,
 )
@@ -53,6 +54,8 @@ BY_FIELDS: Mapping[str, Task] = {
     "encyclopedia": encyclopedia,
 }
 """Tasks for records from elsewhere. The more a task asks for, the earlier it is tried: every record with a passage has a question, too."""
+BY_NAME: Mapping[str, Task] = {**BY_FIELDS, "spans": spans}
+"""And one that any text would fit, so that it is only taken by its name."""
 
 
 def conversations(record: Mapping[str, Any], source: str) -> Iterator[Conversation]:

@@ -18,10 +18,10 @@ from luthier.data.split import Split, keyed_hash
 from luthier.errors import DataError
 from luthier.runs.progress import Progress
 from luthier.tasks import auto, fields, personality, problems, questions
-from luthier.tasks.auto import BY_FIELDS, Task
+from luthier.tasks.auto import BY_NAME, Task
 from luthier.tasks.conversation import Conversation, Unfit
 
-TASKS: Mapping[str, Task] = {"auto": auto, **BY_FIELDS, "personality": personality, "arithmetic": questions}
+TASKS: Mapping[str, Task] = {"auto": auto, **BY_NAME, "personality": personality, "arithmetic": questions}
 
 
 @dataclass(frozen=True, slots=True)

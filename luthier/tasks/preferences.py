@@ -19,7 +19,7 @@ from luthier.data.split import Split, keyed_hash
 from luthier.errors import DataError
 from luthier.runs.progress import Progress
 from luthier.tasks import auto, fields
-from luthier.tasks.auto import BY_FIELDS
+from luthier.tasks.auto import BY_NAME
 from luthier.tasks.conversation import Conversation, Message, Role, Unfit, conversation, in_turn
 from luthier.tasks.messages import ROLES, named_turns
 
@@ -162,7 +162,7 @@ def _of_pairs(records: Iterable[Mapping[str, Any]], source: PreferenceSourceConf
 
 def _of_conversations(records: Iterable[Mapping[str, Any]], source: PreferenceSourceConfig, report: SourceReport) -> Iterator[Preference]:
     """Each conversation against the last answer of another one: of the one before it in the order of their ids."""
-    task = auto if source.task in (None, "auto") else BY_FIELDS[source.task]
+    task = auto if source.task in (None, "auto") else BY_NAME[source.task]
     found: dict[str, Conversation] = {}
     for record in records:
         try:
