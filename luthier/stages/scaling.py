@@ -58,14 +58,16 @@ def climb(recipe: Recipe, sizes: int, ratio: float | None, verify: bool, progres
         raise ConfigError("the recipe's horizon is in epochs: how many tokens its model sees is not known", fix="--tokens-per-param 20")
     _, made = run_recipe(recipe, progress, until="tokenizer")  # its vocabulary may be smaller than asked for
     entries = int(made[-1].summary.get("vocab_size", recipe.tokenizer.vocab_size))
-    models = [_train(smaller, progress) for smaller in ladder(recipe, sizes, (wanted / SHORTER, wanted), entries)]
+    ratios = (wanted / SHORTER, wanted)
+    models = [_train(smaller, progress) for smaller in ladder(recipe, sizes, ratios, entries)]
     fitted = fit([Point(model["params"], model["tokens"], model["loss"]) for model in models])
     top = recipe if ratio is None else rung(recipe, 1.0, ratio, entries)
     params = count(resolve_model(top, entries))["total"]
     tokens = plan(top, None).tokens or round(wanted * params)
     expected = fitted.expect(params, tokens)
     bits = models[-1]["bpb"] / models[-1]["loss"]
-    for model in models:
+    for index, model in enumerate(models):
+        model["ratio"] = ratios[index % len(ratios)]
         model["law"] = fitted.law.loss(model["params"], model["tokens"])
     found: dict[str, Any] = {
         "name": recipe.run.name,
@@ -123,12 +125,11 @@ def page(found: Mapping[str, Any]) -> str:
     everything = [*found["models"], ahead]
     low, high = (math.log(edge(model["params"] for model in everything)) for edge in (min, max))
     curve = [math.exp(low + (high - low) * i / 40) for i in range(41)]
-    for ratio in sorted({round(model["tokens"] / model["params"], 1) for model in everything}):
-        mine = [model for model in found["models"] if round(model["tokens"] / model["params"], 1) == ratio]
-        label = f"{ratio:g} tokens per parameter"
+    for ratio in sorted({model["ratio"] for model in found["models"]}):
+        mine = [model for model in found["models"] if model["ratio"] == ratio]
+        label = f"{ratio:.3g} tokens per parameter"
         figure.add_scatter(x=curve, y=[law.loss(n, ratio * n) for n in curve], mode="lines", name=f"law, {label}")
-        if mine:
-            figure.add_scatter(x=[m["params"] for m in mine], y=[m["loss"] for m in mine], mode="markers", name=label)
+        figure.add_scatter(x=[m["params"] for m in mine], y=[m["loss"] for m in mine], mode="markers", name=label)
     band = {"type": "data", "symmetric": False, "array": [ahead["high"] - ahead["loss"]], "arrayminus": [ahead["loss"] - ahead["low"]]}
     figure.add_scatter(x=[ahead["params"]], y=[ahead["loss"]], error_y=band, mode="markers", name="expected")
     if measured is not None:
