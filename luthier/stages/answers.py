@@ -80,7 +80,10 @@ def _answers(
     """Each prompt with its answer, or the reason why there is none; what `partial` holds of the same work is not done again."""
     done = _read(partial, known)
     groups = [problems[start : start + AT_ONCE] for start in range(0, len(problems), AT_ONCE)]
-    with partial.open("a" if done else "w", encoding="utf-8") as file, progress_for().bar("answers", len(problems), "prompts") as bar:
+    with (
+        partial.open("a" if done else "w", encoding="utf-8", newline="\n") as file,
+        progress_for().bar("answers", len(problems), "prompts") as bar,
+    ):
         if not done:
             file.write(json.dumps(known) + "\n")
         for number, group in enumerate(groups):
@@ -94,14 +97,14 @@ def _answers(
 
 def _read(partial: Path, known: str) -> list[list[dict[str, str]]]:
     """The groups that an earlier command has answered; none where it was about something else. A torn line is cut off."""
-    text = partial.read_text("utf-8") if partial.exists() else ""
-    whole = text[: text.rfind("\n") + 1]
-    first, *rest = whole.splitlines() or [""]
+    found = partial.read_bytes() if partial.exists() else b""
+    whole = found[: found.rfind(b"\n") + 1].decode("utf-8")  # a torn line may end within a character
+    first, *rest = whole.split("\n")  # and answers may hold what else `splitlines` takes for an end of line
     if first != json.dumps(known):
         return []
-    if whole != text:
+    if not found.endswith(b"\n"):
         write_text(partial, whole)
-    return [json.loads(line) for line in rest]
+    return [json.loads(line) for line in rest if line]
 
 
 def _together(loaded: Loaded, problems: Sequence[Problem], settings: SamplingSection, seed: int) -> list[dict[str, str]]:

@@ -18,6 +18,16 @@ from tests.stages.test_pipeline import run_json
 from tests.stages.test_post import SMALL
 
 
+def test_what_was_answered_is_read_again_whatever_it_holds(tmp_path: Path) -> None:
+    said = [[{"answer": "one\u2028two\u2029three\u0085four"}], [{"left_out": "empty"}]]
+    whole = "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in ["known", *said]).encode()
+    partial = tmp_path / "said.partial"
+    for torn in ("", '[{"answer": "é'):
+        partial.write_bytes(whole + torn.encode()[: len(torn)])
+        assert answers._read(partial, "known") == said and partial.read_bytes() == whole
+    assert answers._read(partial, "other") == answers._read(tmp_path / "none", "known") == []
+
+
 class Killed(Exception):
     """What stands for the end of the process."""
 

@@ -65,6 +65,7 @@ def test_programs_run_apart(judge: Judge) -> None:
         assert judge.grade(SUM, bad).reward == 0.0
 
 
+CALL = "import ctypes\nlibc = ctypes.CDLL(None, use_errno=True)\nlibc.syscall({call})\nif ctypes.get_errno() == 1:\n    raise OSError"
 CONFINED = {
     "another process": "import os\nassert os.fork() < 0",
     "a thread": "import threading\nthreading.Thread(target=print).start()",
@@ -74,6 +75,20 @@ CONFINED = {
     "a file elsewhere removed": "import os\nos.remove({elsewhere!r})",
     "another machine": "import socket\nsocket.create_connection(('127.0.0.1', {port}), 1)",
     "an end of others": "import os\nos.kill(os.getppid(), 0)",
+    "an end of others by a handle": "import os, signal\nsignal.pidfd_send_signal(os.pidfd_open(os.getppid()), 0)",
+    "limits for others": "import os, resource\nresource.prlimit(os.getppid(), resource.RLIMIT_NOFILE, (9, 9))",
+    "limits anew": "import resource\nresource.setrlimit(resource.RLIMIT_CPU, resource.getrlimit(resource.RLIMIT_CPU))",
+    "a file elsewhere locked": "import os\nos.chmod({elsewhere!r}, 0)",
+    "a file elsewhere locked by a newer call": CALL.format(call="452, -100, {elsewhere!r}.encode(), 0, 0"),
+    "a file elsewhere marked": CALL.format(call="463, -100, {elsewhere!r}.encode(), 0, b'user.a', None, 0"),
+    "a file elsewhere unmarked": CALL.format(call="466, -100, {elsewhere!r}.encode(), 0, b'user.a'"),
+    "a file elsewhere changed": CALL.format(call="469, -100, {elsewhere!r}.encode(), None, 0, 0"),
+    "a file elsewhere given away": "import os\nos.chown({elsewhere!r}, os.getuid(), os.getgid())",
+    "a file elsewhere aged": "import os\nos.utime({elsewhere!r}, (0, 0))",
+    "a file elsewhere tagged": "import os\nos.setxattr({elsewhere!r}, 'user.a', b'b')",
+    "a file elsewhere cut": "import os\nos.truncate({elsewhere!r}, 0)",
+    "calls in the dark": CALL.format(call="425, 1, bytes(120)"),
+    "calls of a second table": CALL.format(call="0x40000000 + 39"),
 }
 
 
@@ -81,9 +96,10 @@ CONFINED = {
 @pytest.mark.parametrize("what", CONFINED)
 def test_a_program_cannot_have(what: str, patient: Judge) -> None:
     """The program passes only where what it tries is refused with an exception."""
-    if "elsewhere" in what and landlock_version(ctypes.CDLL(None)) < 1:
+    landlocked, limited = ("a file elsewhere", "a file elsewhere removed"), ("much memory", "a large file")
+    if what in landlocked and landlock_version(ctypes.CDLL(None)) < 1:
         pytest.skip("this system has no Landlock")
-    if "elsewhere" not in what and platform.machine() not in REFUSED and what not in ("much memory", "a large file"):
+    if platform.machine() not in REFUSED and what not in (*landlocked, *limited):
         pytest.skip("calls are refused by numbers, which this architecture has others of")
     with socket.create_server(("127.0.0.1", 0)) as server, tempfile.TemporaryDirectory() as folder:
         elsewhere = Path(folder) / "x"
@@ -91,7 +107,24 @@ def test_a_program_cannot_have(what: str, patient: Judge) -> None:
         tried = CONFINED[what].format(elsewhere=str(elsewhere), port=server.getsockname()[1]).replace("\n", "\n    ")
         good = f"open('own', 'w').write('fine')\ntry:\n    {tried}\nexcept (OSError, RuntimeError, MemoryError):\n    refused = True\n"
         assert patient.grade(problem("Try.", "assert refused", "program"), good) == Grade(1.0)
-        assert elsewhere.read_text() == "kept"
+        assert elsewhere.read_text() == "kept" and elsewhere.stat().st_mode & 0o777 and elsewhere.stat().st_mtime > 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits are Unix's")
+def test_a_program_does_not_find_the_word_that_says_that_it_passed(judge: Judge) -> None:
+    everything = "open(__file__).read(), sys.argv, dict(os.environ), globals(), sys.stdin.read(), open('/proc/self/cmdline').read()"
+    cheats = ("print(open(__file__).read())", f"import os, sys\nprint({everything})", "print(*map(repr, __import__('sys').orig_argv))")
+    for cheat in cheats:
+        assert judge.grade(SUM, f"{cheat}\nraise SystemExit(0)") == Grade(0.0)
+    own = "def add(a, b):\n    return a + b\nprint('x' * 5000)\nprint = None\nassert __name__ == '__main__' and 'word' not in globals()"
+    assert judge.grade(SUM, own) == Grade(1.0)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits are Unix's")
+def test_a_program_that_prints_without_end_does_not_fill_the_judge(judge: Judge) -> None:
+    endless = "import os\nwhile True:\n    try:\n        os.write(1, b'a' * 65536)\n    except OSError:\n        break\nraise SystemExit(0)"
+    assert judge.grade(SUM, "while True:\n    print('a' * 9999)") == judge.grade(SUM, endless) == Grade(0.0)
+    assert judge.grade(RIGHT, "4") == Grade(1.0)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="limits are Unix's")
