@@ -215,6 +215,10 @@ class RuleConfig(Section):
         for name in ("pattern", "constraint"):
             if (self.rule == name) != (getattr(self, name) is not None):
                 raise ValueError(f"`{name}` belongs to the rule {name!r}, and that needs it; this rule is {self.rule!r}")
+        try:
+            re.compile(self.pattern or "")
+        except re.error as error:
+            raise ValueError(f"`pattern` is no regular expression: {error}") from None
         if self.at_most is not None and self.at_most < self.at_least:
             raise ValueError(f"`at_most` must not be below `at_least`, got {self.at_most} and {self.at_least}")
         return self
@@ -228,7 +232,7 @@ class GrpoSection(PostTrainingSection):
     sources: tuple[ProblemSourceConfig, ...] = Field(min_length=1)
     """Tables of `ProblemSourceConfig`."""
     eval_sources: tuple[ProblemSourceConfig, ...] = Field(default=(), exclude_if=unset)
-    """The same: problems to measure on, in place of a share of `sources`; none of them is trained on."""
+    """The same: problems to measure on, in place of a share of `sources`; no prompt of them is trained on, with whatever answer."""
     steps: Positive = 200
     """Updates."""
     prompts_per_step: Positive = 16

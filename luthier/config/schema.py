@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from luthier.config.data import DataSection
 from luthier.config.model import ModelSection
-from luthier.config.post import RESERVED, GrpoSection, PostSection
+from luthier.config.post import RESERVED, DistillSection, GrpoSection, PostSection
 from luthier.config.sampling import SamplingSection
 from luthier.config.section import Positive, Section
 from luthier.config.sft import SftSection
@@ -106,6 +106,19 @@ class Recipe(Section):
             named = section.reward_stage if isinstance(section, GrpoSection) else None
             if named is not None and named not in (one.name for one in self.post[:position] if one.kind == "reward"):
                 raise ValueError(f"post.{section.name}: `reward_model` names no stage of kind 'reward' before it, got {named!r}")
+        return self
+
+    @model_validator(mode="after")
+    def _conversations_fit_into_the_context(self) -> Recipe:
+        context = self.model.max_seq_len or self.pack.seq_len
+        for name, section in (("sft", self.sft), *((f"post.{one.name}", one) for one in self.post)):
+            if isinstance(section, DistillSection) and section.student is not None:
+                context = section.student.max_seq_len or self.pack.seq_len
+            if isinstance(section, SftSection) and section.seq_len is not None and section.seq_len > context:
+                raise ValueError(
+                    f"{name}.seq_len: rows of {section.seq_len} tokens are longer than the model's context of {context}; "
+                    "set model.max_seq_len, or shorten the rows"
+                )
         return self
 
     def decides(self) -> dict[str, Any]:

@@ -101,7 +101,7 @@ class SftSection(CourseSection, LoraSection, TrainingSection):
     min_lr_ratio: Share = 0.0
     """Final learning rate as a share of the peak."""
     seq_len: Positive | None = Field(default=None, exclude_if=unset)
-    """Tokens in a row, and in the longest conversation; default: `pack.seq_len`."""
+    """Tokens in a row, and in the longest conversation, at most the model's context; default: `pack.seq_len`."""
     validation_share: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.02
     """Share of conversations held out, chosen by keyed hash of the content."""
     system_prompt: str | None = None

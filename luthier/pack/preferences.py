@@ -42,7 +42,7 @@ def pack_preferences(
     """Pack pairs into rows of `seq_len` tokens, write them as `split`, and return the report.
 
     A side longer than `max_tokens` loses the oldest turns of its prompt, and so does the other; where the last turn alone is too long
-    the pair is dropped. No answer is ever cut. Both are counted.
+    the pair is dropped, as where both sides together are longer than a row. No answer is ever cut. Both are counted.
 
     Raises: DataError when no pair is left.
     """
@@ -51,11 +51,11 @@ def pack_preferences(
     shortened, examples = 0, list[dict[str, str]]()
     with progress.bar(f"packing {split}", len(preferences), "pairs") as bar:
         for one in preferences:
-            found, whole = fit_pair(one, system, tokenizer, max_tokens)
-            if found is not None and _length(found) <= seq_len + 1:
+            found, whole = fit_pair(one, system, tokenizer, max_tokens, seq_len + 1)
+            if found is not None:
                 fitted.append((one.id, found))
                 shortened += not whole
-            if (found is None or not whole) and len(examples) < MOST_EXAMPLES:
+            if not whole and len(examples) < MOST_EXAMPLES:
                 examples.append({"place": one.place, "what": "left out" if found is None else "cut"})
             bar.advance()
     dropped = len(preferences) - len(fitted)
@@ -83,20 +83,26 @@ def pack_preferences(
     if shortened + dropped > _WORTH_A_WARNING * len(preferences):
         progress.warn(
             f"preferences: of {len(preferences)} {split} pairs {shortened} lose turns of their prompt and {dropped} are left out, "
-            f"having a side longer than {max_tokens} tokens{named(examples)}; a higher pack.seq_len would keep more"
+            f"having a side longer than {max_tokens} tokens, or both than a row{named(examples)}; a higher pack.seq_len would keep more"
         )
     return report
 
 
-def fit_pair(one: Preference, system: Sequence[Message], tokenizer: Tokenizer, max_tokens: int) -> tuple[Sequences | None, bool]:
-    """Render both sides behind as much of the prompt as fits; and whether that is all of it. `None` when not even one turn fits."""
+def fit_pair(
+    one: Preference, system: Sequence[Message], tokenizer: Tokenizer, max_tokens: int, capacity: int
+) -> tuple[Sequences | None, bool]:
+    """Render both sides behind as much of the prompt as fits; and whether that is all of it.
+
+    `None` when not even one turn fits, or both sides together do not fit into the `capacity` of a row.
+    """
     own = [message for message in one.prompt if message.role == "system"]
     turns = [message for message in one.prompt if message.role != "system"]
     for first in range(0, len(turns), 2):
         prompt = [*(own or system), *turns[first:]]
         chosen, rejected = (_side(prompt, answer, tokenizer) for answer in (one.chosen, one.rejected))
         if max(len(chosen[0]), len(rejected[0])) <= max_tokens:
-            return (chosen, rejected), first == 0
+            fits = len(chosen[0]) + len(rejected[0]) <= capacity
+            return ((chosen, rejected), first == 0) if fits else (None, False)
     return None, False
 
 

@@ -107,12 +107,11 @@ class PolicyObjective:
         softcap: float | None = None,
         parts: Sequence[str] = (),
     ) -> None:
-        """`warn` is told, once, of ratios that are no numbers, and of a step that has nothing to learn; `softcap` is the model's; `parts`
-        are the names of further parts of the reward, which stand in `figures` behind the others.
+        """`warn` is told, once, of ratios that are no numbers; `softcap` is the model's; `parts` are the names of further parts of the
+        reward, which stand in `figures` behind the others.
         """
         self.measures = (*FIGURES, *parts, "clip_share", "kl", "entropy", "odd_ratios")
         self._settings, self._warn, self._how = settings, warn, Logits(softcap, settings.temperature)
-        self._said = set[str]()
         self._sums: list[float] = [0.0] * len(self.measures)
 
     def count(self, batch: Batch) -> int:
@@ -125,17 +124,11 @@ class PolicyObjective:
 
     def sums(self) -> list[float]:
         """This rank's share of each measure: of means over samples, of means over tokens, and of the number of odd ratios."""
-        odd, equal = self._sums[-1], self._sums[FIGURES.index("equal_groups")]
-        if odd:
-            self._say("odd", f"{odd:.0f} tokens with a ratio that is infinite or no number; they are left out, training goes on")
-        if equal > 1 - 1e-6:
-            self._say("equal", "a step whose groups all have equal rewards has nothing to learn from; training goes on")
+        odd = self._sums[-1]
+        if odd and self._warn is not None:
+            self._warn(f"{odd:.0f} tokens with a ratio that is infinite or no number; they are left out, training goes on")
+            self._warn = None
         return list(self._sums)
-
-    def _say(self, what: str, text: str) -> None:
-        if self._warn is not None and what not in self._said:
-            self._said.add(what)
-            self._warn(text)
 
     def __call__(self, forward: Callable[..., Tensor], head_weight: Tensor, rows: Rows, n_targets: int) -> Tensor:
         """Return the micro-batch's share of the step's loss, of which `n_targets` tokens are part."""

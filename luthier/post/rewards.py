@@ -55,12 +55,12 @@ class Grader(Protocol):
 class Part:
     """A further part of rewards, such as a rule or a learned model: what it is called in the metrics, its weight, and what it says.
 
-    It gives a number for each answer, NaN where it could not be had.
+    It gives a number for each answer, or says why it could not be had.
     """
 
     name: str
     weight: float
-    says: Callable[[Sequence[Problem], Sequence[Answer]], Sequence[float]]
+    says: Callable[[Sequence[Problem], Sequence[Answer]], Sequence[float | str]]
 
 
 class Rewards:
@@ -95,15 +95,16 @@ class Rewards:
 
     def _values(self, part: Part, problems: Sequence[Problem], answers: Sequence[Answer]) -> list[float]:
         try:
-            values = [float(value) for value in part.says(problems, answers)]
-            if len(values) != len(answers):
-                raise ValueError(f"gave {len(values)} numbers for {len(answers)} answers")
+            said = part.says(problems, answers)
+            if len(said) != len(answers):
+                raise ValueError(f"gave {len(said)} numbers for {len(answers)} answers")
+            values = [math.nan if isinstance(value, str) else float(value) for value in said]
         except Exception as error:  # a rule's fault must not end a training
             self._say(f"a reward failed: {type(error).__name__}: {error}")
             return [math.nan] * len(answers)
-        for value in values:
+        for value, found in zip(values, said, strict=True):
             if not math.isfinite(value):
-                self._say(f"a reward gave {value}")
+                self._say(f"the reward {part.name!r} {found if isinstance(found, str) else f'gave {value}'}")
         return values
 
     def _say(self, reason: str) -> None:

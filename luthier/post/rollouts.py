@@ -117,7 +117,10 @@ class Rollouts:
         settings: GrpoSection,
         seed: int,
         reference: Decoder | None = None,
+        warn: Callable[[str], None] | None = None,
     ) -> None:
+        """`warn` is told, once, of a rollout that has nothing to learn from."""
+        self._warn = warn
         self._engine, self._tokenizer, self._rows, self._reward = engine, tokenizer, rows, reward
         self._settings, self._seed, self._reference = settings, seed, reference
         self._without_token = frozenset(range(tokenizer.vocab_size, engine.model.config.vocab_size))
@@ -156,6 +159,9 @@ class Rollouts:
         rewards = np.array([one.reward.total for one in samples]).reshape(-1, settings.group_size)  # (P, G)
         lengths = np.array([len(one.said) for one in samples])
         equal = np.ptp(rewards, axis=1) == 0
+        if equal.all() and self._warn is not None:
+            self._warn("a rollout whose groups all have equal rewards has nothing to learn from; training goes on")
+            self._warn = None
         ended = [one.completion.stop_id is not None for one in samples]
         faults = [one.reward.faults for one in samples]
         parts = np.array([one.reward.parts for one in samples])  # (B, parts)

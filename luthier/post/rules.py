@@ -59,11 +59,11 @@ def length_reward(tokens: int, at_least: int, at_most: int | None) -> float:
     return min(1.0, tokens / at_least, math.inf if at_most is None else at_most / max(1, tokens))
 
 
-def _each(rule: Callable[[Answer], float]) -> Callable[[Sequence[Problem], Sequence[Answer]], list[float]]:
+def _each(rule: Callable[[Answer], float | str]) -> Callable[[Sequence[Problem], Sequence[Answer]], list[float | str]]:
     return lambda problems, answers: [rule(answer) for answer in answers]
 
 
-def _rule(table: RuleConfig, grader: Grader) -> Callable[[Answer], float]:
+def _rule(table: RuleConfig, grader: Grader) -> Callable[[Answer], float | str]:
     if table.rule == "length":
         return lambda answer: length_reward(answer.tokens, table.at_least, table.at_most)
     if table.rule == "ended":
@@ -72,9 +72,9 @@ def _rule(table: RuleConfig, grader: Grader) -> Callable[[Answer], float]:
         return lambda answer: 1.0 - repetition_penalty(answer.text)
     wanted = problem("", table.pattern, "pattern") if table.pattern is not None else _constraint(table)
 
-    def asked(answer: Answer) -> float:
+    def asked(answer: Answer) -> float | str:
         graded = grader.grade(wanted, answer.text)
-        return graded.reward if graded.fault is None else math.nan
+        return graded.reward if graded.fault is None else graded.fault
 
     return asked
 

@@ -16,8 +16,12 @@ from luthier.stages.stage import Job
 from luthier.train.device import Compute
 
 
-def choose_attention(compute: Compute, job: Job, settings: TrainingSection, config: ModelConfig, documents: bool) -> str:
+def choose_attention(
+    compute: Compute, job: Job, settings: TrainingSection, config: ModelConfig, documents: bool, seq_len: int | None = None
+) -> str:
     """Take what was asked for, or on a GPU the fastest that is right there; `documents` says whether rows hold several.
+
+    `seq_len` are the tokens of a row, those of `pack` if not said.
 
     Raises: HardwareError when the one that was asked for cannot train here
     """
@@ -25,7 +29,7 @@ def choose_attention(compute: Compute, job: Job, settings: TrainingSection, conf
         return _require(settings.attention, compute.device)
     if compute.device != "cuda":
         return "auto"  # the rule needs no trying
-    length = job.recipe.pack.seq_len
+    length = seq_len or job.recipe.pack.seq_len
     return _fastest(job, Trial.of(config, length, compute.precision, documents, compute.device))
 
 

@@ -134,7 +134,7 @@ def _run(job: Job, section: DistillSection, before: str) -> Outcome:
 
     def validate() -> dict[str, float]:
         loss = mean_loss(model, held_out, compute.device, section.eval_tokens)
-        divergence = mean_divergence(model, teacher, held_out, compute.device, section.eval_tokens)
+        divergence = mean_divergence(teacher, model, held_out, compute.device, section.eval_tokens)
         return {"val/loss": loss, "val/divergence": divergence, **onlooker.regression()}
 
     optim = optim_at(recipe, section.lr)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -53,19 +53,18 @@ def build_problems(section: GrpoSection, seed: int, cache: Path) -> tuple[list[P
 
     Raises: DataError when a side has none
     """
-    from luthier.data.split import keyed_hash
-
-    train, unseen, counts, seen = list[Problem](), list[Problem](), list[dict[str, Any]](), set[str]()
+    train, unseen, counts, seen, asked = list[Problem](), list[Problem](), list[dict[str, Any]](), set[str](), set[tuple[Message, ...]]()
     for source in section.eval_sources:
-        others, held_out, row = _problems(source, seed, section.validation_share, cache, seen)
+        others, held_out, row = _problems(source, seed, section.validation_share, cache, seen, set())
         found = held_out if source.builtin else [*others, *held_out]
+        asked |= {one.prompt for one in found}
+        found = _limited(found, source.limit, seed)
         unseen += found
         counts.append({**row, "problems": 0, "unseen": len(found)})
     for source in section.sources:
         share = 0.0 if section.eval_sources and not source.builtin else section.validation_share
-        known, held_out, row = _problems(source, seed, share, cache, seen)
-        if source.limit is not None:
-            known = sorted(known, key=lambda one: keyed_hash(seed, f"limit {one.id}"))[: source.limit]
+        known, held_out, row = _problems(source, seed, share, cache, seen, asked)
+        known = _limited(known, source.limit, seed)
         held_out = [] if section.eval_sources else held_out
         train, unseen = [*train, *known], [*unseen, *held_out]
         counts.append({**row, "problems": len(known), "unseen": len(held_out)})
@@ -74,21 +73,32 @@ def build_problems(section: GrpoSection, seed: int, cache: Path) -> tuple[list[P
     return train, sorted(unseen, key=lambda one: hashlib.blake2b(one.id.encode()).digest())[: section.eval_problems], counts
 
 
+def _limited(problems: list[Problem], limit: int | None, seed: int) -> list[Problem]:
+    """So many of them, chosen by keyed hash; without a limit all, as they stand."""
+    from luthier.data.split import keyed_hash
+
+    return problems if limit is None else sorted(problems, key=lambda one: keyed_hash(seed, f"limit {one.id}"))[:limit]
+
+
 def _problems(
-    source: ProblemSourceConfig, seed: int, share: float, cache: Path, seen: set[str]
+    source: ProblemSourceConfig, seed: int, share: float, cache: Path, seen: set[str], asked: Set[tuple[Message, ...]]
 ) -> tuple[list[Problem], list[Problem], dict[str, Any]]:
-    """A source's problems that no other had, the share that is held out apart, and what became of its records."""
+    """A source's problems that no other had, the share that is held out apart, and what became of its records.
+
+    What `asked` holds is left out, with whatever answer.
+    """
     from luthier.data.reading.sources import read_source
     from luthier.data.report import SourceReport, place_of
     from luthier.data.split import keyed_hash
     from luthier.tasks.problems import arithmetic, read_problems
 
     if source.builtin:
-        return *arithmetic(seed, source.digits, source.operations, share), {"name": source.label}
+        known, held_out = arithmetic(seed, source.digits, source.operations, share)
+        return [one for one in known if one.prompt not in asked], held_out, {"name": source.label}
     report = SourceReport(source.label)
     sides: tuple[list[Problem], list[Problem]] = [], []
     for one in read_problems(read_source(source, cache, report), source.problems, report.leave_out):
-        if one.id in seen:
+        if one.id in seen or one.prompt in asked:
             report.drop("duplicate")
             continue
         seen.add(one.id)
@@ -191,7 +201,7 @@ def _run(job: Job, section: GrpoSection, before: str) -> Outcome:
 
     with Judge(section.judge_seconds, section.allow_code) as judge:
         rewards = Rewards(judge, section, warn, _parts(job, section, judge, tokenizer, system, compute))
-        rollouts = Rollouts(engine, tokenizer, rows, rewards, section, seed, reference)
+        rollouts = Rollouts(engine, tokenizer, rows, rewards, section, seed, reference, warn)
         loader = RolloutLoader(rollouts, rows, section, seed, job.directory / "rollouts", writes=not follows())
 
         def validate() -> dict[str, float]:

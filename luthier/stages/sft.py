@@ -108,7 +108,7 @@ def _run(job: Job, settings: SftSection, name: str, before: str) -> Outcome:
     steps = max(1, math.ceil(settings.epochs * train.n_rows / rows))
     model, its_own = load_model(base)
     require_same_template(tokenizer, its_own, base)
-    attention = partial(choose_attention, job=job, settings=settings, config=model.config, documents=True)
+    attention = partial(choose_attention, job=job, settings=settings, config=model.config, documents=True, seq_len=seq_len)
     compute = settle_compute(job, settings, steps * settings.global_batch_tokens, model.config.n_layers, attention)
     model.compute_dtype, model.attention = compute.dtype, compute.attention
     model.neftune_alpha = settings.neftune_alpha

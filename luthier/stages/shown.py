@@ -65,8 +65,9 @@ def show_pairs_verb(arguments: Sequence[str], count: int, stage: str | None, as_
     made = build_preferences(settings.sources, recipe.run.seed, settings.validation_share, cache, progress)
     system = system_messages(settings.system_prompt or recipe.sft.system_prompt)
     rows: list[dict[str, Any]] = []
+    longest = recipe.pack.seq_len
     for one in _spread(made.train, count):
-        sides, whole = fit_pair(one, system, tokenizer, recipe.pack.seq_len)
+        sides, whole = fit_pair(one, system, tokenizer, longest, (settings.seq_len or 2 * longest) + 1)
         for name, (ids, learned) in zip(("chosen", "rejected"), sides or (([], 0), ([], 0)), strict=True):
             mask = [place >= len(ids) - learned for place in range(len(ids))]
             rows.append({"side": name, **_shown(one.place, one.source, ids, mask, whole, tokenizer)})

@@ -85,6 +85,17 @@ def test_derived_dimensions() -> None:
     assert (model.n_kv_heads, model.head_dim, model.d_ff, model.vocab_size, model.max_seq_len) == (6, 32, 512, 900, 256)
 
 
+def test_rows_of_conversations_fit_into_the_context() -> None:
+    load_recipe([], ["sft.seq_len=256"])
+    load_recipe([], ["sft.seq_len=512", "model.max_seq_len=512"])
+    with pytest.raises(ConfigError, match=r"^sft\.seq_len: rows of 257 tokens are longer than the model's context of 256; set"):
+        load_recipe([], ["sft.seq_len=257"])
+    with pytest.raises(ConfigError, match=r"post\.stop\.seq_len: rows of 512 tokens"):
+        load_recipe([], ['post=[{kind="sft", name="stop", seq_len=512}]'])
+    student = 'kind="distill", name="learn", student={d_model=64, max_seq_len=512}'
+    load_recipe([], [f'post=[{{{student}}}, {{kind="sft", name="stop", seq_len=512}}]'])
+
+
 def test_model_vocabulary_must_hold_the_tokenizer() -> None:
     with pytest.raises(ConfigError, match="at least the tokenizer's 4096"):
         resolve_model(load_recipe([], ["model.vocab_size=100"]))

@@ -48,21 +48,27 @@ def test_a_long_prompt_loses_its_oldest_turns_and_never_an_answer() -> None:
         "rejected": [*talk, last, {"role": "assistant", "content": "No."}],
     }
     one = preference(record, "test")
-    whole, complete = fit_pair(one, [], tokenizer, 400)
+    whole, complete = fit_pair(one, [], tokenizer, 400, 800)
     assert whole is not None and complete
-    found, complete = fit_pair(one, [Message("system", "Be kind.")], tokenizer, 60)
+    found, complete = fit_pair(one, [Message("system", "Be kind.")], tokenizer, 60, 120)
     assert found is not None and not complete
     for (ids, answer), text in zip(found, ("Salt.", "No."), strict=True):
         said = parse(ids, tokenizer)
         assert said[0] == Message("system", "Be kind.") and said[1].role == "user" and said[-1] == Message("assistant", text)
         assert ids[-1] == tokenizer.special.end_of_turn and tokenizer.decode(ids[-answer:-1]).strip() == text
-    assert fit_pair(one, [], tokenizer, 8) == (None, False)
+    assert fit_pair(one, [], tokenizer, 8, 800) == (None, False)
 
 
 def test_what_is_shortened_or_left_out_is_counted(tmp_path: Path) -> None:
     long = preference({"prompt": "What?", "chosen": "The sea. " * 40, "rejected": "No."}, "test")
     report = pack_preferences([*pairs(4), long], [], small_tokenizer(), 64, 128, tmp_path, "train")
     assert (report["pairs"], report["packed"], report["dropped"], report["shortened"]) == (5, 4, 1, 0)
+    sides = fit_pair(long, [], small_tokenizer(), 10_000, 10_000)[0]
+    assert sides is not None and fit_pair(long, [], small_tokenizer(), 10_000, len(sides[0][0])) == (None, False)
+    both = len(sides[0][0]) + len(sides[1][0])
+    for seq_len, fate in ((both - 1, (5, [])), (both - 2, (4, ["left out"]))):
+        found = pack_preferences([*pairs(4), long], [], small_tokenizer(), len(sides[0][0]), seq_len, tmp_path, "train")
+        assert (found["packed"], [one["what"] for one in found["too_long"]]) == fate and found["shortened"] == 0
     with pytest.raises(DataError, match="no train pair is left"):
         pack_preferences([long], [], small_tokenizer(), 64, 128, tmp_path, "train")
 

@@ -68,4 +68,8 @@ def test_divergence_of_two_models_is_positive_and_of_one_is_none() -> None:
 
     one, other = small_decoder(seed=1), small_decoder(seed=2)
     assert mean_divergence(one, one, Some(), "cpu", 1000) == pytest.approx(0.0, abs=1e-6)
-    assert mean_divergence(one, other, Some(), "cpu", 1000) > 0.1
+    inputs = torch.stack([torch.from_numpy(Some().row(i)[0]) for i in range(3)])
+    with torch.no_grad():
+        p, q = (model.logits(model(inputs)).log_softmax(-1) for model in (one, other))
+    right = (p.exp() * (p - q)).sum(-1).mean().item()
+    assert mean_divergence(one, other, Some(), "cpu", 1000) == pytest.approx(right, rel=1e-4) and right > 0.1

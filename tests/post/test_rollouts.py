@@ -151,10 +151,10 @@ class Faulty:
 
 
 def test_rewards_add_up_and_what_fails_counts_nothing_and_is_said() -> None:
-    def rule(_: Sequence[Problem], answers: Sequence[Answer]) -> list[float]:
+    def rule(_: Sequence[Problem], answers: Sequence[Answer]) -> list[float | str]:
         if "raise" in (answer.text for answer in answers):
             raise RuntimeError("no such thing")
-        return [float("nan") if answer.text == "nan" else 0.5 for answer in answers]
+        return [{"nan": float("nan"), "slow": "took longer than 10 s"}.get(answer.text, 0.5) for answer in answers]
 
     said: list[str] = []
     settings = section(grader_weight=2.0, length_weight=1.0, length_margin=4, repetition_weight=1.0)
@@ -166,3 +166,21 @@ def test_rewards_add_up_and_what_fails_counts_nothing_and_is_said() -> None:
     for text, total, grade, had in (("hang", 0.05, 0.0, 0.5), ("raise", 2.0, 1.0, 0.0), ("nan", 2.0, 1.0, 0.0), ("hang", 0.05, 0.0, 0.5)):
         assert rewards([asked], [Answer(text, 2, True)]) == [Reward(pytest.approx(total), 1, grade, (had,))]
     assert len(said) == 3 and "took longer" in said[0] and "no such thing" in said[1] and "gave nan" in said[2]
+    assert [one.faults for one in rewards([asked] * 2, [Answer("slow", 2, True), Answer("2", 2, True)])] == [1, 0]
+    assert said[3:] == ["the reward 'rule' took longer than 10 s; it counts as 0, training goes on"]
+
+
+def test_a_rollout_with_nothing_to_learn_from_is_said_once() -> None:
+    engine = Engine(small_decoder(3, vocab_size=TOKENIZER.vocab_size, max_seq_len=96))
+    settings, told = section(prompts_per_step=2, group_size=3), list[str]()
+    rows = ProblemRows(arithmetic(1)[0][:4], SYSTEM, TOKENIZER, settings.max_new_tokens, 96)
+    worths = iter([[0.0, 1.0, 0.0, 1.0, 1.0, 1.0], *[[0.0] * 3 + [1.0] * 3] * 2])
+
+    def reward(*_: object) -> list[Reward]:
+        return [Reward(value) for value in next(worths)]
+
+    rollouts, said = Rollouts(engine, TOKENIZER, rows, reward, settings, 1, None, told.append), list[int]()
+    for number in range(3):
+        rollouts.make(number, [0, 1])
+        said.append(len(told))
+    assert said == [0, 1, 1] and "all have equal rewards" in told[0]

@@ -50,11 +50,13 @@ def test_rules_have_names_and_weights(table: dict[str, Any], worth: list[float])
 
 def test_a_rule_that_hangs_has_no_number_and_an_unknown_one_is_refused() -> None:
     part, again = rules([RuleConfig(rule="pattern", pattern="(a+)+$")] * 2, Slow())
-    assert math.isnan(part.says([ASKED], [Answer("a", 1, True)])[0]) and again.name == "rule_pattern_2"
+    assert part.says([ASKED], [Answer("a", 1, True)]) == ["took longer than 10 s"] and again.name == "rule_pattern_2"
     with pytest.raises(ConfigError, match="no constraint 'unheard:of'"):
         rules([RuleConfig(rule="constraint", constraint="unheard:of")], Slow())
     with pytest.raises(ValueError, match="`pattern` belongs to the rule 'pattern'"):
         RuleConfig(rule="ended", pattern="x")
+    with pytest.raises(ValueError, match="`pattern` is no regular expression: missing \\)"):
+        RuleConfig(rule="pattern", pattern="(")
     with pytest.raises(ValueError, match="at_most"):
         RuleConfig(rule="length", at_least=4, at_most=3)
 
@@ -71,6 +73,6 @@ def test_a_learned_reward_is_that_of_each_conversation_alone() -> None:
     prompts = [[*SYSTEM, *ASKED.prompt], list(own.prompt), [*SYSTEM, *ASKED.prompt]]
     said = [render([*prompt, Message("assistant", text)], tokenizer)[0] for prompt, text in zip(prompts, texts, strict=True)]
     alone = [rewards_of(model, [ids], tokenizer.special.end_of_text, "cpu")[0] for ids in said]
-    assert found == pytest.approx(alone, abs=1e-4) and len(set(found)) == 3
+    assert list(found) == pytest.approx(alone, abs=1e-4) and len(set(found)) == 3
     long = learned(model, tokenizer, [], "cpu", 1.0).says([problem("river " * 80, "", "")], [Answer("A river.", 3, True)])
-    assert math.isfinite(long[0])
+    assert math.isfinite(float(long[0]))

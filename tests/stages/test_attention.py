@@ -68,6 +68,20 @@ def test_a_gpu_takes_nothing_that_cannot_do_the_layers_patterns(tmp_path: Path, 
     assert choose(job, "auto", "cuda") == "triton"
 
 
+def test_a_stage_with_rows_of_its_own_tries_those(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lengths: list[int] = []
+
+    def pretend(name: str, trial: Trial) -> float | str:
+        lengths.append(trial.length)
+        return 1.0
+
+    monkeypatch.setattr(attention, "try_back_end", pretend)
+    job, settings = Job(tmp_path, tmp_path), PretrainSection(steps=1)
+    for seq_len in (None, 64):
+        choose_attention(Compute("cuda", "bf16", True, 1), job, settings, small_shape(), True, seq_len)  # type: ignore[arg-type]
+    assert lengths == [256] * 3 + [64] * 3
+
+
 def test_a_stage_that_goes_on_takes_what_was_recorded(tmp_path: Path) -> None:
     """Another back end would round otherwise."""
     answers = iter(["blocked"])

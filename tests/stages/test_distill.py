@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,8 +13,10 @@ import torch
 from luthier.cli import call
 from luthier.config.load import last_model, load_recipe, resolve_model
 from luthier.errors import ConfigError
+from luthier.model.decoder import Decoder
 from luthier.model.weights import load_tensors
 from luthier.plan.report import plan
+from luthier.post import distill
 from luthier.runs.store import RECORD
 from luthier.stages.distill import teacher_checkpoint
 from tests.stages.conftest import make_tiny
@@ -34,13 +37,22 @@ def checkpoint_of(run: Path, stage: str) -> dict[str, torch.Tensor]:
     return load_tensors(max((run / stage).glob("checkpoints/*/model.safetensors")))
 
 
-def test_it_comes_nearer_to_its_teacher(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_comes_nearer_to_its_teacher(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    measured, widths = distill.mean_divergence, set[tuple[int, int]]()
+
+    def watched(model: Decoder, reference: Decoder, *given: Any) -> float:
+        widths.add((model.config.d_model, reference.config.d_model))
+        return measured(model, reference, *given)
+
+    monkeypatch.setattr(distill, "mean_divergence", watched)
     arguments = [*make_tiny(tmp_path), *SMALL]
     teacher = run_json([*arguments, "pretrain.steps=24", "model.d_model=48", "--until", "pretrain"], capsys)
     made = run_json([*arguments, posted(teacher["run"]), "--until", "learn"], capsys)
     rows = [json.loads(line) for line in (Path(made["run"]) / "learn" / "metrics.jsonl").read_text().splitlines()]
     divergences = [row["post/divergence"] for row in rows if "post/divergence" in row]
     assert divergences[-1] < 0.8 * divergences[0]
+    (pair,) = widths
+    assert pair[0] == 48 != pair[1], "what is measured is what is trained: from the teacher to the student"
     assert made["post"]["learn"]["divergence"] > 0 and made["post"]["learn"]["bpb_change"] < 0
     again = run_json([*arguments, posted(teacher["run"]), "--until", "learn"], capsys)
     assert all(stage["cached"] for stage in again["stages"])

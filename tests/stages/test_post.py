@@ -177,6 +177,10 @@ def test_verbs_end_behind_the_last_stage_of_their_kind(tmp_path: Path, capsys: p
         and "is fine." in answered["text"]
         and answered["learned"]
     )
+    narrow = post.replace('name="kinder"', 'name="kinder", seq_len=12')
+    assert call(["dpo", "show", "--json", "-n", "1", *tiny, narrow]) == 0
+    shown = json.loads(capsys.readouterr().out)["pairs"]
+    assert [(row["fate"], row["tokens"]) for row in shown] == [("left out", 0)] * 2, "both sides together are longer than a row"
     assert call(["dpo", "show", "--stage", "judge", *tiny, post]) == 0
     assert "⟦" in (out := capsys.readouterr().out) and ", rejected: " in out and "3 of " in out
     for arguments, words in (

@@ -118,7 +118,7 @@ def test_noise_does_not_go_with_replays(tiny: list[str], capsys: pytest.CaptureF
 
 def test_rows_may_have_a_length_of_their_own(tiny: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """And pretraining's may be drawn with replacement before."""
-    _, directory = sft([*tiny, *SHORT, "pretrain.replacement=true", "sft.seq_len=48", "sft.epochs=0.3"], capsys)
+    _, directory = sft([*tiny, *SHORT, "pretrain.replacement=true", "sft.seq_len=48", "model.max_seq_len=48", "sft.epochs=0.3"], capsys)
     assert ConversationRows.open(directory, "train").seq_len == 48
 
 
