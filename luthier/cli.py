@@ -6,6 +6,7 @@ Results go to stdout, log and progress to stderr. Exit codes: 0 good, 1 failed, 
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from types import FrameType
@@ -329,6 +330,7 @@ def main(arguments: list[str] | None = None) -> None:
 def call(arguments: list[str]) -> int:
     """Run the command line; return the exit code. A user's mistake prints one sentence and no traceback."""
     previous = signal.signal(signal.SIGTERM, _terminate)
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # looking for them takes a twentieth of a plan's time
     try:
         result: Any = app(arguments, prog_name="luthier", standalone_mode=False)
         if result == Interrupted.exit_code:  # typer has swallowed a Ctrl-C that came outside of training

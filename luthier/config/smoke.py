@@ -95,7 +95,7 @@ def _model(recipe: Recipe) -> ModelSection:
     group = model.n_heads // (model.n_kv_heads or model.n_heads)
     kv_heads = min(model.n_kv_heads or model.n_heads, _MOST_KV_HEADS)
     heads = group * kv_heads
-    head_dim = max(8, _WIDTH // heads // 8 * 8)
+    head_dim = min(model.head_dim or model.d_model // model.n_heads, max(8, _WIDTH // heads // 8 * 8))
     whole = (model.head_dim or model.d_model // model.n_heads) * model.n_heads / model.d_model
     width = max(8, round(heads * head_dim / whole))
     period = math.lcm(len(model.positions), len(model.windows), 2 if model.value_embeddings else 1)

@@ -79,6 +79,7 @@ def at_depth(depth: int, given: Mapping[str, Any] | None = None, ratio: float = 
     It trains on `tokens`, or on `ratio` tokens per parameter.
     Raises: ConfigError
     """
+    validate(given or {})  # before anything is computed of it
     values = _Values(given or {})
     _shape(values, depth)
     config = resolve_model(values.recipe())
@@ -102,7 +103,10 @@ def for_budget(seconds: float, hardware: Hardware, given: Mapping[str, Any] | No
     """
 
     def needs(dialled: Dialled) -> float:
-        predicted = plan(dialled.recipe, hardware).seconds
+        planned = plan(dialled.recipe, hardware)
+        predicted = planned.seconds
+        if planned.steps is None:
+            raise ConfigError("how long the text is is not known, so epochs have no time", fix="leave pretrain.epochs out")
         if predicted is None:
             raise ConfigError(
                 f"how fast {hardware.name} trains is not known", fix="run `luthier doctor`, or name a machine: '6h on rtx4090'"
@@ -117,7 +121,12 @@ def for_budget(seconds: float, hardware: Hardware, given: Mapping[str, Any] | No
 
 
 def _deepest(fits: Callable[[Dialled], bool], given: Mapping[str, Any], ratio: float) -> Dialled:
-    """The last of the depths from 1 on that fit; the first, if none does."""
+    """The last of the depths from 1 on that fit; the first, if none does.
+
+    Raises: ConfigError where the number of layers is given, and no depth is left to find
+    """
+    if "n_layers" in given.get("model", {}):
+        raise ConfigError("model.n_layers: a budget or a number of parameters finds it", fix="leave it out, or say --depth")
     dialled = at_depth(1, given, ratio)
     while dialled.depth < DEEPEST and fits(deeper := at_depth(dialled.depth + 1, given, ratio)):
         dialled = deeper

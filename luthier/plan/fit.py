@@ -89,8 +89,8 @@ class Fit:
     """The best single law."""
     noise: float
     """Relative error of a single loss."""
-    missed: float
-    """Relative error with which the law, fitted to the smaller sizes, predicts the largest; 0 where they are too few."""
+    missed: float | None
+    """Relative error with which the law, fitted to the smaller sizes, predicts the largest; `None` where they are too few."""
     _exponents: Array  # (G, 2)
     _coefficients: Array  # (G, 3)
     _covariances: Array  # (G, 3, 3)
@@ -103,7 +103,7 @@ class Fit:
         losses = (terms * self._coefficients).sum(1)
         variances = np.einsum("gi,gij,gj->g", terms, self._covariances, terms)
         mean = float(self._weights @ losses)
-        spread = float(self._weights @ (variances + (losses - mean) ** 2)) + (max(self.noise, self.missed) * mean) ** 2
+        spread = float(self._weights @ (variances + (losses - mean) ** 2)) + (max(self.noise, self.missed or 0.0) * mean) ** 2
         edge = BAND * math.sqrt(spread)
         return Expected(mean, mean - edge, mean + edge)
 
@@ -150,7 +150,7 @@ def _fit(points: Sequence[Point]) -> Fit:
     e, a, b = (float(value) for value in coefficients[best])
     alpha_best, beta_best = (float(value) for value in exponents[best])
     law = Law(e, a * centre[0] ** alpha_best, b * centre[1] ** beta_best, alpha_best, beta_best)
-    return Fit(law, noise, 0.0, exponents, coefficients, covariances * noise**2, weights / weights.sum(), centre)
+    return Fit(law, noise, None, exponents, coefficients, covariances * noise**2, weights / weights.sum(), centre)
 
 
 def _terms(exponents: Array, sizes: Array, centre: tuple[float, float]) -> Array:

@@ -19,6 +19,8 @@ from luthier.plan.parameters import count
 
 STEP = 2**0.5
 """A size's width relative to the one below."""
+_STEPS = ("warmup_steps", "decay_steps", "restart_warmup_steps")
+"""Parts of the learning rate's course, as long in proportion."""
 
 
 def ladder(recipe: Recipe, sizes: int, ratios: Sequence[float], vocab_size: int | None = None) -> list[Recipe]:
@@ -53,7 +55,7 @@ def rung(recipe: Recipe, scale: float, ratio: float, vocab_size: int | None = No
         "lr": min(1.0, optim.lr * wider),
         "muon_lr": min(1.0, optim.muon_lr * wider),
         "weight_decay": optim.weight_decay * own_steps / (steps * wider) * longer,
-        "warmup_steps": round(optim.warmup_steps * steps / own_steps),
+        **{name: max(1, round(many * steps / own_steps)) for name in _STEPS if (many := getattr(optim, name))},
     }
     name = f"{recipe.run.name[:40]}-{model.d_model}x{model.n_layers}-{ratio:.3g}"
     return smaller.model_copy(

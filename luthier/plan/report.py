@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any
 
-from luthier.config.load import resolve_model
+from luthier.config.load import last_model, resolve_model
 from luthier.config.model import ModelConfig
 from luthier.config.schema import Recipe
 from luthier.errors import ConfigError
@@ -234,8 +234,9 @@ def _memory_figures(recipe: Recipe, config: ModelConfig, place: Place, rows_of_s
     def need(rows: int, kind: str, way: Way) -> Mapping[str, int]:
         return rank_bytes(alone(rows, kind), config, ranks, way, place.precision)
 
-    if settings.micro_batch_size is None and available is not None:  # the trainer takes what fits
-        micro = max(1, most_rows(need, micro, kept, own, available))
+    if settings.micro_batch_size is None and available is not None:  # the trainer takes what fits; on a GPU all that fits
+        most = -(-rows_of_step // place.ranks) if place.on_gpu else micro
+        micro = max(1, most_rows(need, most, kept, own, available))
     memory = dict(need(micro, kept, own))
     size = sum(memory.values())
     found = options(need, micro, rows_of_step, ranks, available)
@@ -272,7 +273,7 @@ def _decoding_figures(config: ModelConfig, place: Place, params: int) -> dict[st
 def _disk_figures(recipe: Recipe, config: ModelConfig) -> dict[str, Any]:
     checkpoint = checkpoint_bytes(config, recipe.optim)
     trained = [recipe.pretrain, *([recipe.sft] if recipe.sft.sources else []), *recipe.post]
-    exported = count(config)["total"] * (BF16 if recipe.export.dtype == "bf16" else FP32)
+    exported = count(last_model(recipe))["total"] * (BF16 if recipe.export.dtype == "bf16" else FP32)
     return {"checkpoint_bytes": checkpoint, "disk_bytes": checkpoint * sum(map(checkpoints_on_disk, trained)) + exported}
 
 

@@ -64,8 +64,10 @@ def _training_rows(report: PlanReport) -> Rows:
 
 def _time_basis(report: PlanReport) -> str:
     """What the time stands on: a calibration or a share of the peak, and what earlier runs say of it."""
-    share = f"{report.utilisation:.0%} of the peak"
-    basis = f"calibrated here, {share}" if report.step_key.endswith("calibrated") else f"{share} assumed"
+    if report.step_key.endswith("calibrated"):
+        basis = f"calibrated here, {report.utilisation:.0%} of the peak"
+    else:
+        basis = f"{report.utilisation * report.correction:.0%} of the peak assumed"
     if not report.correction_runs:
         return basis
     runs = "1 earlier run" if report.correction_runs == 1 else f"{report.correction_runs} earlier runs"

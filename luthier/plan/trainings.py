@@ -6,7 +6,7 @@ Behind pretraining much is known only once texts are read: tokens are estimated 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from luthier.config.data import SourceConfig
@@ -20,7 +20,7 @@ from luthier.plan.decoding import decode_tokens_per_s, kv_cache_at
 from luthier.plan.hardware import Hardware
 from luthier.plan.horizon import bytes_per_token, micro_batch_rows, rows_per_step, text_bytes
 from luthier.plan.memory import BF16, FP32, training_bytes
-from luthier.plan.parallel import all_reduce_bytes, rank_bytes
+from luthier.plan.parallel import Way, all_reduce_bytes, most_rows, rank_bytes
 from luthier.plan.parameters import count
 from luthier.plan.place import Cost, Place, place_of
 
@@ -94,7 +94,7 @@ def _training(
     work = _work(section, config, teacher, seq_len, uncompiled)
     sampled = isinstance(section, GrpoSection)  # its rows differ in length from step to step
     place = uncompiled if sampled else place_of(section, config, hardware, work.tokens, utilisation)
-    memory = sum(_memory(section, recipe, config, seq_len, place).values())
+    memory = sum(_memory(section, recipe, config, teacher, seq_len, place).values())
     seconds = None
     if work.flops is not None and work.steps is not None and work.tokens is not None:
         again = work.tokens * computed_again(config, seq_len, section.activation_checkpointing)
@@ -182,21 +182,34 @@ def _policy_work(section: GrpoSection, config: ModelConfig, forward: float, plac
     return Work(learned, section.steps, forward * (passes * sampled + 3 * learned), waiting, (note,))
 
 
-def _memory(section: TrainingSection, recipe: Recipe, config: ModelConfig, seq_len: int, place: Place) -> dict[str, int]:
-    """Bytes by part of one rank; the model before stands beside the one that is trained where the two are compared."""
-    kept = section.activation_checkpointing
-    rows = micro_batch_rows(section, seq_len, on_gpu=place.on_gpu)
-    how = {"on_gpu": place.on_gpu, "compiled": place.compiled, "after_data": bool(recipe.data.sources)}
-    parts = training_bytes(config, recipe.optim, rows, seq_len, place.precision, checkpointing=kept, **how)
-    params = count(config)["total"]
+def _memory(
+    section: TrainingSection, recipe: Recipe, config: ModelConfig, teacher: ModelConfig, seq_len: int, place: Place
+) -> Mapping[str, int]:
+    """Bytes by part of one rank; the model before, or who teaches, stands beside the one that is trained where the two are compared."""
+    params, how = count(config)["total"], {"on_gpu": place.on_gpu, "compiled": place.compiled, "after_data": bool(recipe.data.sources)}
+    beside: dict[str, int] = {}
     if isinstance(section, LoraSection) and section.lora_rank:
         adapted, factors = _low_rank(config, section)
-        parts |= {"optimizer": 4 * FP32 * factors, "weights before": FP32 * adapted}
+        beside |= {"optimizer": 4 * FP32 * factors, "weights before": FP32 * adapted}
     if isinstance(section, DpoSection) or (isinstance(section, GrpoSection) and section.kl_coef):
-        parts["reference"] = FP32 * params
+        beside["reference"] = FP32 * params
     if isinstance(section, GrpoSection):
-        parts["KV cache"] = kv_cache_at(config, seq_len, min(section.prompts_per_step * section.group_size, ROWS_AT_ONCE))
-    return rank_bytes(parts, config, place.ranks, "ddp", place.precision)
+        beside["KV cache"] = kv_cache_at(config, seq_len, min(section.prompts_per_step * section.group_size, ROWS_AT_ONCE))
+    if isinstance(section, DistillSection) and section.teacher is None:
+        beside["teacher"] = FP32 * count(teacher)["total"]
+
+    def need(rows: int, kind: str, way: Way) -> Mapping[str, int]:
+        parts = training_bytes(config, recipe.optim, rows, seq_len, place.precision, checkpointing=kind, **how)
+        return rank_bytes(parts | beside, config, place.ranks, way, place.precision)
+
+    kept, way = section.activation_checkpointing, "ddp" if place.ranks > 1 else "one"
+    grouped = isinstance(section, GrpoSection)
+    of_step = section.prompts_per_step * section.group_size if grouped else rows_per_step(section.global_batch_tokens, seq_len)
+    share = -(-of_step // place.ranks)
+    rows = min(micro_batch_rows(section, seq_len, on_gpu=place.on_gpu), share)
+    if section.micro_batch_size is None and place.available is not None:  # the trainer takes what fits
+        rows = max(1, most_rows(need, rows, kept, way, place.available))
+    return need(rows, kept, way)
 
 
 def _low_rank(config: ModelConfig, section: LoraSection) -> tuple[int, int]:

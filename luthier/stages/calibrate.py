@@ -11,14 +11,15 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from luthier.config.load import resolve_model
+from luthier.config.load import read_settings, resolve_model
 from luthier.config.schema import Recipe
 from luthier.errors import HardwareError, StorageError
 from luthier.model.precision import DTYPES
@@ -57,7 +58,7 @@ def calibrate(progress: Progress) -> dict[str, Any]:
     kinds = list(dict.fromkeys((compute.precision, "fp32")))
     found: dict[str, Any] = {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "torch": torch.__version__,
+        "torch": metadata.version("torch"),
         "threads": compute.threads,
         "bandwidth": _bandwidth(),
         "products": {kind: [[width, _product_rate(width, DTYPES[kind])] for width in WIDTHS] for kind in kinds},
@@ -114,8 +115,8 @@ def _attention(dtype: torch.dtype) -> tuple[float, float]:
 
         seconds.append(_median_seconds(work) / 6)
     flops = [2.0 * matrices * QUERY_BLOCK * KEYS * HEAD_DIM for matrices in HEADS]
-    rate = (flops[1] - flops[0]) / max(seconds[1] - seconds[0], 1e-9)
-    return min(rate, 1.5 * flops[1] / seconds[1]), max(0.0, seconds[0] - flops[0] / rate)
+    rate = min((flops[1] - flops[0]) / max(seconds[1] - seconds[0], 1e-9), 1.5 * flops[1] / seconds[1])
+    return rate, max(0.0, seconds[0] - flops[0] / rate)
 
 
 def _drawn(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
@@ -138,11 +139,15 @@ def _elementwise(found: dict[str, Any], precision: str, compile: str, progress: 
     return rows * seq_len * elementwise_bytes_per_token(config, seq_len, precision) / max(rest, 0.1 * taken)
 
 
-def calibrate_verb(*, as_json: bool, root: str | None) -> None:
-    """Measure the machine and remember it for every later plan; what runs said about an earlier calibration is forgotten."""
+def calibrate_verb(arguments: Sequence[str], *, alone: bool, as_json: bool) -> None:
+    """Measure the machine and remember it for every later plan; what runs said about an earlier calibration is forgotten.
+
+    `arguments` say where runs are kept. Unless it is `alone` the result is a plan's, and this is only said.
+    """
+    given = read_settings([word for word in arguments if "=" not in word], [word for word in arguments if "=" in word])
     progress, started = progress_for(), time.monotonic()
     progress.say("calibrate: about a minute; leave the machine alone meanwhile")
-    path = runs_root(root) / "hardware.json"
+    path = runs_root(given.get("runs", {}).get("root")) / "hardware.json"
     runs = known_measurements(path).get("runs")
     kept = {key: ratios for key, ratios in runs.items() if not str(key).endswith("calibrated")} if isinstance(runs, dict) else {}
     found = {**examine(), "calibration": calibrate(progress), "runs": kept}
@@ -151,7 +156,9 @@ def calibrate_verb(*, as_json: bool, root: str | None) -> None:
         write_json(path, found)
     except StorageError as error:
         print(f"warning: {error}", file=sys.stderr)
-    if as_json:
+    if not alone:
+        progress.say(f"calibrated in {duration(time.monotonic() - started)}")
+    elif as_json:
         print_json(found)
     else:
         print_rows([*_plain(found["calibration"]), ("took", duration(time.monotonic() - started))])

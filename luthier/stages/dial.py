@@ -55,12 +55,12 @@ def derive(dial: Dial, given: Mapping[str, Any], machine: str = "this", ratio: f
     budget, depth, params = dial
     if sum(value is not None for value in dial) != 1:
         raise ConfigError("one of --budget, --depth and --params is needed")
-    root = runs_root(given.get("runs", {}).get("root"))
+    root, device = runs_root(given.get("runs", {}).get("root")), str(given.get("pretrain", {}).get("device", "auto"))
     if budget is None:
-        on = hardware(machine, root)
+        on = hardware(machine, root, device)
         return (at_depth(depth, given, ratio) if depth is not None else for_params(params or 1, given, ratio)), on
     time, found, name = budget.partition(" on ")
-    on = hardware(name.strip() if found else machine, root)
+    on = hardware(name.strip() if found else machine, root, device)
     return for_budget(seconds_of(time, "--budget"), on, given, ratio), on
 
 

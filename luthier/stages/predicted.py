@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,8 @@ def remember_plan(job: Job) -> dict[str, Any]:
     if isinstance(known, dict):
         return dict[str, Any](known)  # pyright: ignore[reportUnknownArgumentType]
     recipe = job.recipe
-    report = plan(recipe, this_machine(Path(recipe.runs.root), recipe.pretrain.device))
+    one = this_machine(Path(recipe.runs.root), recipe.pretrain.device)
+    report = plan(recipe, replace(one, count=int(os.environ.get("WORLD_SIZE", "1"))))
     figures = ("params", "steps", "tokens", "step_seconds", "seconds", "checkpoint_bytes", "disk_bytes")
     told: dict[str, Any] = {figure: getattr(report, figure) for figure in figures}
     told |= {
@@ -57,8 +59,9 @@ def note_run(job: Job, config: ModelConfig, found: Mapping[str, Any]) -> None:
     if settings.superposition > 1 or os.environ.get("WORLD_SIZE", "1") != "1":
         return
     path = Path(recipe.runs.root) / "hardware.json"
-    timed = step_time(recipe, config, this_machine(path.parent, compute["device"]), compute["precision"], compute["compiled"])
-    if timed is None:
+    here = this_machine(path.parent, compute["device"])
+    timed = step_time(recipe, config, here, compute["precision"], compute["compiled"])
+    if timed is None or compute["device"] != ("cuda" if here.on_gpu else "cpu"):  # nothing is known of the device that trained
         return
     tokens = rows_per_step(settings.global_batch_tokens, recipe.pack.seq_len) * recipe.pack.seq_len
     try:
@@ -89,16 +92,24 @@ def compared(pretrain: Mapping[str, Any], directories: Mapping[str, Path]) -> li
 
 
 def _measured(pretrain: Mapping[str, Any], log_every: int) -> dict[str, Any]:
-    rate, tokens, steps, trained = (pretrain.get(figure) for figure in ("tok_per_s", "tokens", "steps", "seconds_training"))
+    rate, tokens, steps = (pretrain.get(figure) for figure in ("tok_per_s", "tokens", "steps"))
     return {
         "params": pretrain.get("params"),
         "steps": steps,
         "tokens": tokens,
         "step_seconds": tokens / steps / rate if rate and tokens and steps else None,
         "tok_per_s": rate,
-        "seconds": max(0.0, trained * log_every - pretrain.get("compile_seconds", 0.0)) if trained else None,
+        "seconds": _seconds(pretrain, log_every),
         "memory_bytes": pretrain["mem_gib"] * 2**30 if pretrain.get("mem_gib") else None,
     }
+
+
+def _seconds(pretrain: Mapping[str, Any], log_every: int) -> float | None:
+    """Time of all steps: their sum without compiling where each was logged, else by their rate."""
+    trained, tokens, rate = (pretrain.get(figure) for figure in ("seconds_training", "tokens", "tok_per_s"))
+    if trained and log_every == 1:
+        return max(0.0, trained - pretrain.get("compile_seconds", 0.0))
+    return tokens / rate if tokens and rate else None
 
 
 def correction_note(pretrain: Mapping[str, Any]) -> str:

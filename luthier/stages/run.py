@@ -45,7 +45,7 @@ def run_verb(
         recipe = smoke(recipe)
     until = until or (LAST if kind is None else last_of_kind(recipe, kind))
     of_post = until in {section.name for section in recipe.post}
-    words = ["run", *arguments, "--until", until] if of_post else ["run" if until == LAST else until, *arguments]
+    words = ["run", *arguments, "--until", until] if of_post or tiny else ["run" if until == LAST else until, *arguments]
     words += [*(["--json"] if as_json else []), *(["--chat"] if then_chat else []), *(["--resume", resume] if resume else [])]
     words += ["--smoke"] if tiny else []
     words += [word for key in allow for word in ("--allow-change", key)]
@@ -76,6 +76,8 @@ def run_verb(
         print_json({**summary, "smoke": [check._asdict() for check in checks]} if tiny else summary)
         return code
     print_rows(summary_rows(summary))
+    if tiny and not checks:
+        progress.say(f"smoke: not checked, as it ended with {until}; without --until it is")
     if tiny:
         print_rows([(f"smoke: {check.name}", f"{'good' if check.good else 'BAD'}: {check.found}") for check in checks])
     if then_chat:

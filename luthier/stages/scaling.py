@@ -103,7 +103,7 @@ def _lines(found: Mapping[str, Any]) -> list[tuple[str, str]]:
     law, ahead, measured = found["law"], found["next"], found["measured"]
     rows = [
         ("law", f"{law['e']:.3f} + {law['a']:.3g} / N^{law['alpha']:.3f} + {law['b']:.3g} / D^{law['beta']:.3f}"),
-        ("tried", f"the largest size, predicted from the others, was off by {law['missed']:.1%}"),
+        *([("tried", f"the largest size, predicted from the others, was off by {law['missed']:.1%}")] if law["missed"] is not None else []),
         ("next size", f"{ahead['params']:,} parameters, {number(ahead['tokens'])} tokens"),
         ("expected", f"{ahead['loss']:.4f} nats per token, {ahead['low']:.4f} to {ahead['high']:.4f}; {ahead['bpb']:.4f} bits per byte"),
     ]

@@ -145,6 +145,7 @@ def _stage(name: str, before: str, section: Callable[[Recipe], SftSection]) -> S
         lambda recipe: _settings(section(recipe), recipe),
         lambda recipe, cache: _sources(section(recipe), cache),
         trains=True,
+        version=2,  # stories' questions about one passage are one conversation
     )
 
 

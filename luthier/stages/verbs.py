@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from luthier.runs.collection import no_collection
+
 Recipes = Annotated[
     list[str], typer.Argument(metavar="RECIPE... [KEY=VALUE...]", help="Recipes, later ones over earlier ones; then overrides.")
 ]
@@ -37,20 +39,22 @@ def add_plan_verbs(app: typer.Typer) -> None:
         """Say what a recipe needs, before it runs; or derive one from a budget or a depth.
 
         Parameters, memory, time, disk and expected loss."""
+        words, dialled = [*(arguments or []), *([f"runs.root={root}"] if root else [])], not budget is depth is params is None
         if calibrate:
             from luthier.stages.calibrate import calibrate_verb
 
-            calibrate_verb(as_json=json and not arguments, root=root)
-        if calibrate and not arguments:
-            return
-        if budget is None and depth is None and params is None:
-            from luthier.stages.plan import plan_verb
+            calibrate_verb(words, alone=not (arguments or dialled), as_json=json)
+            if not (arguments or dialled):
+                return
+        with no_collection():  # it would look at every class again and again while they are loaded
+            if not dialled:
+                from luthier.stages.plan import plan_verb
 
-            plan_verb(arguments or [], hardware, as_json=json)
-        else:
-            from luthier.stages.dial import dial_verb
+                plan_verb(words, hardware, as_json=json)
+            else:
+                from luthier.stages.dial import dial_verb
 
-            dial_verb(arguments or [], (budget, depth, params), hardware, ratio, write, as_json=json)
+                dial_verb(words, (budget, depth, params), hardware, ratio, write, as_json=json)
 
     @app.command()
     def scaling(

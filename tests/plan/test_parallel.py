@@ -85,7 +85,9 @@ def test_what_is_advised_fits() -> None:
 def test_what_is_not_asked_for_is_made_to_fit() -> None:
     free = [setting for setting in SETTINGS if "micro" not in setting]
     small = plan(load_recipe([], free), card(6))
-    assert small.fits and 0 < small.micro_batch_rows < plan(load_recipe([], free), card(24)).micro_batch_rows == 32
+    large = plan(load_recipe([], free), card(10_000))
+    assert small.fits and 0 < small.micro_batch_rows < plan(load_recipe([], free), card(24)).micro_batch_rows < large.micro_batch_rows
+    assert large.micro_batch_rows == large.rows_per_step, "on a GPU the trainer goes up to a whole step"
     assert plan(load_recipe([], free), card(1)).fits is False, "not even one row"
 
 

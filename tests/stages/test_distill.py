@@ -89,8 +89,9 @@ def test_the_plan_knows_both_models(tmp_path: Path) -> None:
     recipe, larger = (load_recipe(tiny, [*SMALL, f"model.d_model={width}", without_teacher(shape)]) for width in (32, 64))
     small, other = (plan(each, None).trainings[-1] for each in (recipe, larger))
     assert small.name == "learn" and small.kind == "distill"
-    assert small.memory == other.memory and small.flops is not None and other.flops is not None
-    assert small.flops < other.flops, "its teacher is larger"
+    teachers = [4 * plan(each, None).params for each in (recipe, larger)]
+    assert other.memory - small.memory == teachers[1] - teachers[0], "the student is the same"
+    assert small.flops is not None and other.flops is not None and small.flops < other.flops, "its teacher is larger"
     assert last_model(recipe, 400).d_model == 16 and resolve_model(recipe, 400).d_model == 32
 
 

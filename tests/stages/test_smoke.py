@@ -44,13 +44,13 @@ def test_grpo_is_asked_for_rewards_alone(tmp_path: Path) -> None:
     assert not stage._learned(run_with(tmp_path, [{"step": 1, "val/loss": 0.1}]), recipe, "g").good
 
 
-def test_an_export_is_whole_or_was_ruled_out_before(tmp_path: Path) -> None:
+def test_an_export_is_whole(tmp_path: Path) -> None:
     summary: dict[str, Any] = {"export": str(tmp_path), "parity": {"checked": True}}
-    assert not stage._exported(load_recipe([]), summary).good
+    assert not stage._exported(summary).good
     for file in ("config.json", "tokenizer.json", "model.safetensors"):
         (tmp_path / file).write_text("{}")
-    assert stage._exported(load_recipe([]), summary).good
-    assert not stage._exported(load_recipe([]), {"export": None, "parity": {"checked": False, "reason": "no reason that a plan had"}}).good
+    assert stage._exported(summary).good
+    assert not stage._exported({"export": None, "parity": {"checked": False, "reason": "no room"}}).good
 
 
 def test_a_smoke_run_is_checked_and_its_code_says_so(
