@@ -22,6 +22,8 @@ from luthier.stages.stage import Job, follows
 FEW_STEPS, LEAST_SECONDS = 8, 20.0
 """Steps, and their time together, below which a run says nothing of how fast the machine is."""
 _FILE = "predicted.json"
+UNKNOWN = "–"
+"""Stands for a figure that was not predicted, or not measured."""
 
 
 def remember_plan(job: Job) -> dict[str, Any]:
@@ -157,4 +159,4 @@ _FIGURES = {
 
 
 def _shown(value: float | None, shown: Any) -> str:
-    return "–" if value is None else shown(value)
+    return UNKNOWN if value is None else shown(value)

@@ -12,7 +12,7 @@ from luthier.runs.files import read_json
 from luthier.runs.progress import duration, number
 from luthier.runs.store import RECORD
 from luthier.stages.order import AFTER_POST, BEFORE_POST
-from luthier.stages.predicted import compared, correction_note
+from luthier.stages.predicted import UNKNOWN, compared, correction_note
 
 
 def command() -> str:
@@ -70,7 +70,7 @@ def summarise(run: RunDirectory, stages: list[dict[str, Any]] | None = None) -> 
 def _against(row: dict[str, Any]) -> str:
     """A figure of the plan and what it came to."""
     times = "" if row["ratio"] is None else f", {row['ratio']:.2f} times"
-    return f"{row['label']}: {row['predicted']} predicted, {row['measured']} measured{times}"
+    return f"{row['label']}: predicted {row['predicted']}, measured {row['measured']}{times}"
 
 
 def summary_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
@@ -97,7 +97,10 @@ def summary_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
         rows.append(("export", parity["reason"]))
     if summary["report"]:
         rows.append(("report", str(summary["report"])))
-    rows += [("plan", _against(row)) for row in summary["predicted"]]
+    known = [row for row in summary["predicted"] if row["predicted"] != UNKNOWN]
+    rows += [("plan", _against(row)) for row in known]
+    if len(known) < len(summary["predicted"]):
+        rows.append(("plan", f"no time was predicted: {command()} plan --calibrate measures this machine"))
     if summary["correction"]:
         rows.append(("plan", summary["correction"]))
     rows.append(("time", duration(sum(stage["seconds"] for stage in summary["stages"]))))
