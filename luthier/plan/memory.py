@@ -6,6 +6,8 @@ for the backward pass; a compiled model computes the inside of norms again and k
 
 from __future__ import annotations
 
+from functools import cache
+
 from luthier.config.model import ModelConfig
 from luthier.config.training import OptimSection, TrainingSection
 from luthier.plan.parameters import count
@@ -69,11 +71,18 @@ def _attention_bytes(config: ModelConfig, layer: int, seq_len: int, item: int, f
 
 def _score_bytes(config: ModelConfig, layer: int, seq_len: int, item: int) -> float:
     """Attention's weights of one token in one layer, in blocks of queries."""
-    window, seen = config.window_of(layer) or seq_len, 0
+    seen = _positions_seen(seq_len, config.window_of(layer) or seq_len)
+    return config.n_heads * seen / seq_len * (FP32 + (item if item != FP32 else 0))
+
+
+@cache  # layers are alike
+def _positions_seen(seq_len: int, window: int) -> int:
+    """Positions whose weights are computed, for all queries together, in blocks of these."""
+    seen = 0
     for start in range(0, seq_len, QUERY_BLOCK):
         end = min(start + QUERY_BLOCK, seq_len)
         seen += (end - start) * (end - max(0, start - window + 1))
-    return config.n_heads * seen / seq_len * (FP32 + (item if item != FP32 else 0))
+    return seen
 
 
 def kept_bytes_per_token(
