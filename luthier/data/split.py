@@ -7,6 +7,7 @@ are documents chosen by rank instead.
 from __future__ import annotations
 
 import heapq
+from collections.abc import Iterable
 from hashlib import blake2b
 
 import numpy as np
@@ -23,6 +24,14 @@ def keyed_hash(seed: int, identity: str) -> int:
 def is_held_out(seed: int, identity: str, share: float) -> bool:
     """Say whether an id is on the validation side."""
     return keyed_hash(seed, identity) < int(share * 2**64)
+
+
+def limited(identities: Iterable[str], limit: int, seed: int) -> set[str]:
+    """Choose so many ids, those with the lowest hashes.
+
+    They have another key than the split's: ranked by the same hash, the first to stay would be the held-out ones.
+    """
+    return set(sorted(identities, key=lambda identity: (keyed_hash(seed, f"limit {identity}"), identity))[:limit])
 
 
 class Split:

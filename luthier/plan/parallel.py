@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from luthier.config.model import ModelConfig
+from luthier.config.training import TrainingSection
+from luthier.plan.horizon import micro_batch_rows
 from luthier.plan.memory import BF16, FP32
 from luthier.plan.parameters import count
 
@@ -81,6 +83,17 @@ def options(need: Need, rows: int, rows_of_step: int, ranks: int, available: flo
             most = None if available is None else most_rows(need, share, kind, way, available)
             found.append(Option(way, kind, min(rows, share), size, None if available is None else size <= available, most))
     return tuple(found)
+
+
+def rows_at_a_time(
+    settings: TrainingSection, seq_len: int, of_step: int, ranks: int, need: Need, way: Way, available: float | None, *, on_gpu: bool
+) -> int:
+    """The micro-batch of a rank, as the trainer settles it: what is asked for; else on a GPU all that fits, elsewhere what is usual."""
+    share = -(-of_step // ranks)
+    usual = min(micro_batch_rows(settings, seq_len, on_gpu=on_gpu), share)
+    if settings.micro_batch_size is not None or available is None:
+        return usual
+    return max(1, most_rows(need, share if on_gpu else usual, settings.activation_checkpointing, way, available))
 
 
 def most_rows(need: Need, limit: int, kind: str, way: Way, available: float) -> int:

@@ -44,9 +44,8 @@ class Place:
 
     @property
     def peak(self) -> float | None:
-        """FLOP/s of one rank; GPUs multiply fp16 as fast as bf16."""
-        peaks = self.hardware.peak if self.hardware else {}
-        return peaks.get(self.precision) or (peaks.get("bf16") if self.precision == "fp16" else None)
+        """FLOP/s of one rank."""
+        return self.hardware.rate(self.precision) if self.hardware else None
 
     @property
     def rate(self) -> float | None:

@@ -17,9 +17,9 @@ from luthier.plan.architectures import OWN, why_none
 from luthier.plan.compute import forward_flops_per_token, six_n, training_flops_per_token
 from luthier.plan.decoding import CACHED_BITS, CONTEXTS, STORED_BITS, decode_tokens_per_s, kv_cache_at, score_tensor_bytes
 from luthier.plan.hardware import Hardware
-from luthier.plan.horizon import bytes_per_token, micro_batch_rows, step_rows, steps_for, text_bytes
+from luthier.plan.horizon import bytes_per_token, step_rows, steps_for, text_bytes
 from luthier.plan.memory import BF16, FP32, checkpoint_bytes, checkpoints_on_disk, kv_cache_bytes_per_token, training_bytes
-from luthier.plan.parallel import Option, Way, all_reduce_bytes, most_rows, options, rank_bytes
+from luthier.plan.parallel import Option, Way, all_reduce_bytes, options, rank_bytes, rows_at_a_time
 from luthier.plan.parameters import count, rule_of_thumb
 from luthier.plan.place import Cost, Place, place_of
 from luthier.plan.scaling import ExpectedLoss, expected_loss
@@ -224,7 +224,6 @@ def _memory_figures(recipe: Recipe, config: ModelConfig, place: Place, rows_of_s
     settings, seq_len, available, params = recipe.pretrain, recipe.pack.seq_len, place.available, count(config)["total"]
     own: Way = "ddp" if place.ranks > 1 else "one"
     ranks, kept = place.ranks if place.ranks > 1 else COMPARED_RANKS, settings.activation_checkpointing
-    micro = min(micro_batch_rows(settings, seq_len, on_gpu=place.on_gpu), -(-rows_of_step // place.ranks))
 
     @cache
     def alone(rows: int, kind: str, on_gpu: bool = place.on_gpu) -> Mapping[str, int]:
@@ -234,9 +233,7 @@ def _memory_figures(recipe: Recipe, config: ModelConfig, place: Place, rows_of_s
     def need(rows: int, kind: str, way: Way) -> Mapping[str, int]:
         return rank_bytes(alone(rows, kind), config, ranks, way, place.precision)
 
-    if settings.micro_batch_size is None and available is not None:  # the trainer takes what fits; on a GPU all that fits
-        most = -(-rows_of_step // place.ranks) if place.on_gpu else micro
-        micro = max(1, most_rows(need, most, kept, own, available))
+    micro = rows_at_a_time(settings, seq_len, rows_of_step, place.ranks, need, own, available, on_gpu=place.on_gpu)
     memory = dict(need(micro, kept, own))
     size = sum(memory.values())
     found = options(need, micro, rows_of_step, ranks, available)

@@ -66,7 +66,7 @@ def compiles(settings: TrainingSection, config: ModelConfig, tokens: int | None,
 def step_time(recipe: Recipe, config: ModelConfig, hardware: Hardware, precision: str, compiled: bool) -> StepTime | None:
     """Predict a step by what was calibrated, or else by a peak, corrected by what earlier runs say; `None` without either."""
     rows, seq_len, here = rows_per_step(recipe.pretrain.global_batch_tokens, recipe.pack.seq_len), recipe.pack.seq_len, hardware.calibration
-    peak = hardware.peak.get(precision) or (hardware.peak.get("bf16") if precision == "fp16" else None)  # GPUs multiply both alike
+    peak = hardware.rate(precision)
     if here is not None:
         micro = micro_batch_rows(recipe.pretrain, seq_len, on_gpu=hardware.on_gpu)
         recompute = recipe.pretrain.activation_checkpointing

@@ -18,9 +18,9 @@ from luthier.config.training import TrainingSection
 from luthier.plan.compute import forward_flops_per_token
 from luthier.plan.decoding import decode_tokens_per_s, kv_cache_at
 from luthier.plan.hardware import Hardware
-from luthier.plan.horizon import bytes_per_token, micro_batch_rows, rows_per_step, text_bytes
+from luthier.plan.horizon import bytes_per_token, rows_per_step, text_bytes
 from luthier.plan.memory import BF16, FP32, training_bytes
-from luthier.plan.parallel import Way, all_reduce_bytes, most_rows, rank_bytes
+from luthier.plan.parallel import Way, all_reduce_bytes, rank_bytes, rows_at_a_time
 from luthier.plan.parameters import count
 from luthier.plan.place import Cost, Place, place_of
 
@@ -205,10 +205,7 @@ def _memory(
     kept, way = section.activation_checkpointing, "ddp" if place.ranks > 1 else "one"
     grouped = isinstance(section, GrpoSection)
     of_step = section.prompts_per_step * section.group_size if grouped else rows_per_step(section.global_batch_tokens, seq_len)
-    share = -(-of_step // place.ranks)
-    rows = min(micro_batch_rows(section, seq_len, on_gpu=place.on_gpu), share)
-    if section.micro_batch_size is None and place.available is not None:  # the trainer takes what fits
-        rows = max(1, most_rows(need, rows, kept, way, place.available))
+    rows = rows_at_a_time(section, seq_len, of_step, place.ranks, need, way, place.available, on_gpu=place.on_gpu)
     return need(rows, kept, way)
 
 

@@ -190,6 +190,11 @@ def number(value: float) -> str:
     return f"{value:.1e}"
 
 
+def size_text(size: float) -> str:
+    """Bytes as 12.3 MiB or 1.23 GiB."""
+    return f"{size / 2**30:.2f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"
+
+
 def duration(seconds: float) -> str:
     """Seconds as 42s, 3m05s, 2h07m or 3d04h."""
     whole = round(seconds)

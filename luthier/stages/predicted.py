@@ -16,7 +16,7 @@ from luthier.plan.horizon import rows_per_step
 from luthier.plan.report import plan
 from luthier.plan.steps import step_time
 from luthier.runs.files import read_json, write_json
-from luthier.runs.progress import duration
+from luthier.runs.progress import duration, size_text
 from luthier.stages.stage import Job, follows
 
 FEW_STEPS, LEAST_SECONDS = 8, 20.0
@@ -141,10 +141,6 @@ def _time(value: float) -> str:
     return duration(value) if value >= 60 else f"{value:.3g} s"
 
 
-def _size(value: float) -> str:
-    return f"{value / 2**30:.2f} GiB" if value >= 2**30 else f"{value / 2**20:.1f} MiB"
-
-
 _FIGURES = {
     "params": ("parameters", _count),
     "steps": ("steps", _count),
@@ -152,9 +148,9 @@ _FIGURES = {
     "step_seconds": ("time of a step", _time),
     "tok_per_s": ("tokens/s", _count),
     "seconds": ("time of all steps", _time),
-    "memory_bytes": ("peak memory", _size),
-    "checkpoint_bytes": ("checkpoint", _size),
-    "disk_bytes": ("disk, at most", _size),
+    "memory_bytes": ("peak memory", size_text),
+    "checkpoint_bytes": ("checkpoint", size_text),
+    "disk_bytes": ("disk, at most", size_text),
 }
 
 

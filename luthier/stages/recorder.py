@@ -22,7 +22,7 @@ from luthier.plan.compute import training_flops_per_token
 from luthier.plan.memory import checkpoint_bytes, checkpoints_on_disk
 from luthier.runs.files import make_directory, read_json
 from luthier.runs.metrics import MetricsWriter, read_metrics
-from luthier.runs.progress import Bar
+from luthier.runs.progress import Bar, size_text
 from luthier.stages.stage import Job
 from luthier.tokenizer.tokenizer import Tokenizer
 from luthier.train.checkpoint import Identity, checkpoints
@@ -242,10 +242,6 @@ def require_disk(training: Training) -> None:
     free = shutil.disk_usage(root).free
     if wanted - there > free:
         raise StorageError(
-            f"{root}: {training.name} needs {_size(wanted - there)} for its checkpoints, the disk has {_size(free)} free",
+            f"{root}: {training.name} needs {size_text(wanted - there)} for its checkpoints, the disk has {size_text(free)} free",
             fix="free some space, choose another runs.root, or keep fewer with keep_checkpoints=1",
         )
-
-
-def _size(size: float) -> str:
-    return f"{size / 2**30:.2f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"

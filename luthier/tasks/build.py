@@ -14,7 +14,7 @@ from luthier.config.sft import SftSourceConfig
 from luthier.data.reading.pypi import cached_distribution
 from luthier.data.reading.sources import read_source, source_size
 from luthier.data.report import SourceReport, place_of
-from luthier.data.split import Split, keyed_hash
+from luthier.data.split import Split, keyed_hash, limited
 from luthier.errors import DataError
 from luthier.runs.progress import Progress
 from luthier.tasks import auto, fields, personality, problems, questions
@@ -130,8 +130,7 @@ def _limited(groups: list[list[Conversation]], limit: int | None, seed: int, rep
     ids = [one.id for group in groups for one in group]
     if limit is None or len(ids) <= limit:
         return groups
-    # Another key than the split's: ranked by the same hash, the first to stay would be the held-out ones.
-    kept = set(sorted(ids, key=lambda identity: (keyed_hash(seed, f"limit {identity}"), identity))[:limit])
+    kept = limited(ids, limit, seed)
     report.drop("over_limit", len(ids) - len(kept))
     return [left for group in groups if (left := [one for one in group if one.id in kept])]
 

@@ -15,7 +15,7 @@ from typing import Any
 from luthier.config.post import PreferenceSourceConfig
 from luthier.data.reading.sources import read_source, source_size
 from luthier.data.report import SourceReport, place_of
-from luthier.data.split import Split, keyed_hash
+from luthier.data.split import Split, limited
 from luthier.errors import DataError
 from luthier.runs.progress import Progress
 from luthier.tasks import auto, fields
@@ -114,7 +114,7 @@ def build_preferences(
         report = SourceReport(source.label)
         found = list(_made(source, seen, cache, report, progress))
         if source.limit is not None and len(found) > source.limit:
-            kept = set(sorted((one.id for one in found), key=lambda identity: keyed_hash(seed, f"limit {identity}"))[: source.limit])
+            kept = limited((one.id for one in found), source.limit, seed)
             report.drop("over_limit", len(found) - len(kept))
             found = [one for one in found if one.id in kept]
         if not found:

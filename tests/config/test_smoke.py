@@ -9,7 +9,8 @@ import pytest
 
 from luthier.config.load import load_recipe, resolve_model, validate
 from luthier.config.schema import Recipe
-from luthier.config.smoke import ARTICLES, COOKBOOK, SUFFIX, smoke
+from luthier.config.smoke import SUFFIX, smoke
+from luthier.config.texts import ARTICLES, COOKBOOK
 from luthier.config.write import recipe_toml
 from luthier.errors import ConfigError
 from luthier.plan.report import plan
