@@ -38,6 +38,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "QK-norm": ("model.qk_norm=true",),
     "ReLU squared": ("model.mlp=relu2", "model.d_ff=768"),
     "residual scalars": ("model.residual_scalars=true",),
+    "key offset": ("model.key_offset=true",),
     "value embeddings": ("model.value_embeddings=true",),
     "soft cap of 15": ("model.logit_softcap=15",),
     "untied head": ("model.tie_embeddings=false",),

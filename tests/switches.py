@@ -25,6 +25,7 @@ def draw_switches(chance: random.Random) -> dict[str, Any]:
         "dropout": chance.choice([0.0, 0.1]),
         "residual_scalars": chance.random() < 0.5,
         "value_embeddings": chance.random() < 0.5,
+        "key_offset": chance.random() < 0.5,
         "tie_embeddings": chance.random() < 0.5,
         "n_kv_heads": chance.choice([1, 2, 4]),
         "n_layers": chance.choice([1, 2, 3]),

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from luthier.config.section import Positive, Section
+from luthier.config.section import Positive, Section, unset
 
 NormName = Literal["rmsnorm", "layernorm"]
 MlpName = Literal["swiglu", "gelu", "relu2"]
@@ -41,6 +41,8 @@ class Architecture(Section):
     """Learn each layer's a and b in a x + b x0 before it, where x0 is the normalised embedding."""
     value_embeddings: bool = False
     """Every second layer, the last one among them, adds an embedding of the token to its values, through a learned gate."""
+    key_offset: bool = Field(default=False, exclude_if=unset)
+    """Half of each layer's key heads see, in each position's place, the key of the one before: what finds what followed a token."""
 
     @model_validator(mode="after")
     def _learned_alone(self) -> Architecture:

@@ -132,6 +132,7 @@ def _switches(config: ModelConfig) -> list[tuple[str, str]]:
         "logits": (f"soft cap {config.logit_softcap}", config.logit_softcap is not None),
         "residual stream": ("learned scalars before each block", config.residual_scalars),
         "value embeddings": ("in every second layer", config.value_embeddings),
+        "keys": ("one position late in half of the heads", config.key_offset),
     }
     return [(name, text) for name, (text, there) in rows.items() if there]
 

@@ -30,14 +30,14 @@ class LuthierConfig(PretrainedConfig):
         d_ff: int = 192, max_seq_len: int = 256, norm: str = "rmsnorm", norm_eps: float = 1e-5, mlp: str = "swiglu", bias: bool = False,
         positions: tuple[str, ...] = ("rope",), rope_theta: float = 10_000.0, windows: tuple[int, ...] = (0,), qk_norm: bool = False,
         logit_softcap: float | None = None, dropout: float = 0.0, residual_scalars: bool = False, value_embeddings: bool = False,
-        initializer_range: float = 0.02, use_cache: bool = True, tie_word_embeddings: bool = True, **others: Any,
+        key_offset: bool = False, initializer_range: float = 0.02, use_cache: bool = True, tie_word_embeddings: bool = True, **others: Any,
     ) -> None:  # fmt: skip
         self.vocab_size, self.d_model, self.n_layers, self.max_seq_len = vocab_size, d_model, n_layers, max_seq_len
         self.n_heads, self.n_kv_heads, self.head_dim, self.d_ff = n_heads, n_kv_heads, head_dim, d_ff
         self.norm, self.norm_eps, self.mlp, self.bias, self.qk_norm = norm, norm_eps, mlp, bias, qk_norm
         self.positions, self.rope_theta, self.windows = list(positions), rope_theta, list(windows)
         self.logit_softcap, self.dropout = logit_softcap, dropout
-        self.residual_scalars, self.value_embeddings = residual_scalars, value_embeddings
+        self.residual_scalars, self.value_embeddings, self.key_offset = residual_scalars, value_embeddings, key_offset
         self.initializer_range, self.use_cache = initializer_range, use_cache
         super().__init__(**{"tie_word_embeddings": tie_word_embeddings, **others})
 
@@ -94,6 +94,7 @@ class LuthierAttention(nn.Module):
         self.k_norm = LuthierNorm(config.head_dim, config.norm_eps, False, False) if config.qk_norm else None
         gated = config.has_value_embedding(layer)
         self.value_gate = nn.Linear(min(32, config.d_model), config.n_kv_heads, bias=False) if gated else None
+        self.late_heads = -(-config.n_kv_heads // 2) if config.key_offset else 0
 
     def forward(self, x: Tensor, place: Place, values: Tensor | None, cache: Any) -> Tensor:
         q, k, v = (project(x).unflatten(-1, (-1, self.head_dim)).transpose(1, 2) for project in (self.q_proj, self.k_proj, self.v_proj))
@@ -106,6 +107,8 @@ class LuthierAttention(nn.Module):
             q, k = (place.turn(heads, interleaved=self.positions == "rope_interleaved") for heads in (q, k))
         if cache is not None:
             k, v = cache.update(k, v, self.layer)  # (B, K, S, E)
+        if self.late_heads:
+            k = torch.cat([place.one_late(k[:, : self.late_heads]), k[:, self.late_heads :]], dim=1)
         groups = q.shape[1] // k.shape[1]
         k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)  # (B, H, S, E)
         scores = (q @ k.mT).float() * self.head_dim**-0.5 + place.bias(self.window, self.positions == "alibi", q.shape[1])  # (B, H, T, S)
@@ -131,6 +134,14 @@ class Place:
         a, b = (x[..., 0::2], x[..., 1::2]) if interleaved else x.chunk(2, dim=-1)
         turned = (a * cos - b * sin, b * cos + a * sin)
         return torch.stack(turned, dim=-1).flatten(-2) if interleaved else torch.cat(turned, dim=-1)
+
+    def one_late(self, k: Tensor) -> Tensor:
+        """Give each position the key of the one before it, the first that counts its own. Shapes: (B, K, S, E) -> the same"""
+        before = torch.cat([k[:, :, :1], k[:, :, :-1]], dim=2)
+        if self.kept is None:
+            return before
+        kept = self.kept[:, :, 0, :, None]  # (B, 1, S, 1)
+        return torch.where(kept & ~F.pad(kept[:, :, :-1], (0, 0, 1, 0)), k, before)
 
     def bias(self, window: int, alibi: bool, heads: int) -> Tensor:
         """What is added to the scores: ALiBi's share, and the least number where nothing is seen. Shapes: -> (B or 1, H or 1, T, S)"""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from luthier.config.model import ModelConfig
@@ -42,7 +43,8 @@ class Attention(nn.Module):
 
     Source: Vaswani et al. 2017, arXiv:1706.03762, section 3.2; Ainslie et al. 2023, arXiv:2305.13245. A norm over queries and keys:
     Henry et al. 2020, arXiv:2010.04245; with a gain, before the rotation: Qwen3, arXiv:2505.09388, section 2. Value embeddings:
-    Zhou et al. 2024, arXiv:2410.17897, as nanochat has them, https://github.com/karpathy/nanochat.
+    Zhou et al. 2024, arXiv:2410.17897, as nanochat has them, https://github.com/karpathy/nanochat. Key offset: modded-nanogpt,
+    https://github.com/KellerJordan/modded-nanogpt/pull/169, where it is half of each head instead of half of the heads.
     """
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
@@ -58,6 +60,7 @@ class Attention(nn.Module):
         self.k_norm = RMSNorm(config.head_dim, config.norm_eps) if config.qk_norm else None
         gated = config.has_value_embedding(layer)
         self.value_gate = Linear(min(GATE_INPUTS, config.d_model), config.n_kv_heads) if gated else None
+        self.late_heads = -(-config.n_kv_heads // 2) if config.key_offset else 0
 
     def forward(self, x: Tensor, place: Place, values: Tensor | None = None, cache: KVCache | None = None, backend: str = "auto") -> Tensor:
         """Attend by a back end of `attend`; with a cache, to all that it holds. `values` are value embeddings.
@@ -78,9 +81,20 @@ class Attention(nn.Module):
         if cache is not None:
             k, v = cache.append(self.layer, k, v)  # (B, K, S, E)
             backend = "auto"
+        if self.late_heads:  # behind the cache, which so needs no more than it holds
+            k = torch.cat([one_late(k[:, : self.late_heads], place.doc_ids), k[:, self.late_heads :]], dim=1)  # (B, K, S, E)
         mask = AttentionMask(self.window, place.slopes if self.positions == "alibi" else None, place.doc_ids)
         y = attend(q, k, v, mask, backend)
         return self.o_proj(y.transpose(1, 2).flatten(2))  # (B, H, T, E) -> (B, T, H*E) -> (B, T, D)
 
     def _heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)  # (B, T, H*E) -> (B, H, T, E)
+
+
+def one_late(k: Tensor, doc_ids: Tensor | None) -> Tensor:
+    """Give each position the key of the one before it; the first of a document keeps its own. Shapes: (B, K, S, E), (B, S) -> k's"""
+    before = torch.cat([k[:, :, :1], k[:, :, :-1]], dim=2)  # (B, K, S, E)
+    if doc_ids is None:
+        return before
+    begins = F.pad(doc_ids[:, 1:] != doc_ids[:, :-1], (1, 0), value=True)  # (B, S)
+    return torch.where(begins[:, None, :, None], k, before)

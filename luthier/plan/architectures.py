@@ -85,6 +85,7 @@ def _obstacles(config: ModelConfig, family: Family) -> list[str]:
         "logit_softcap": c.logit_softcap is not None and not family.softcap,
         "residual_scalars": c.residual_scalars,
         "value_embeddings": c.value_embeddings,
+        "key_offset": c.key_offset,
     }
     return [name for name, there in asked.items() if there]
 

@@ -27,6 +27,7 @@ CASES: list[dict[str, Any]] = [
     {"value_embeddings": True, "residual_scalars": True, "logit_softcap": 5.0, "mlp": "relu2", "qk_norm": True, "tie_embeddings": False},
     {"positions": ("rope_interleaved", "alibi", "rope"), "windows": (3, 9, 0), "n_layers": 3},
     {"windows": (1, 0), "qk_norm": True},
+    {"key_offset": True, "windows": (0, 4), "n_heads": 6, "n_kv_heads": 3},
     {"positions": "learned", "norm": "layernorm", "windows": 6, "n_heads": 3, "n_kv_heads": 1},
     *({**draw_switches(random.Random(i)), "value_embeddings": True} for i in range(6)),
 ]

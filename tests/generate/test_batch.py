@@ -44,7 +44,7 @@ def test_one_prompt_with_many_seeds_gives_many_answers(engine: Engine) -> None:
     assert len(answers) == 8
 
 
-@pytest.mark.parametrize("changes", [{}, {"positions": ("learned",)}, {"positions": ("alibi", "none")}], ids=["rope", "learned", "alibi"])
+@pytest.mark.parametrize("changes", [{}, {"positions": ("learned",)}, {"positions": ("alibi", "none")}, {"key_offset": True}], ids=str)
 def test_logprobs_are_the_model_s_own(changes: dict[str, object]) -> None:
     engine = Engine(small_decoder(**changes))
     settings = SamplingSection(temperature=0.5, top_k=3, repetition_penalty=1.5, max_new_tokens=12)

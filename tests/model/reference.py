@@ -78,6 +78,9 @@ def _attention(
     kind, window = c.positions[layer % len(c.positions)], c.windows[layer % len(c.windows)]
     if kind.startswith("rope"):
         q, k = (np.stack([_turned(c, kind, heads[t], t - begins[t]) for t in range(length)]) for heads in (q, k))
+    if c.key_offset:
+        late = (c.n_kv_heads + 1) // 2
+        k = np.concatenate([np.stack([k[max(t - 1, begins[t]), :late] for t in range(length)]), k[:, late:]], axis=1)
     out = np.zeros((length, c.n_heads, width))
     for t in range(length):
         seen = [s for s in range(t + 1) if documents[s] == documents[t] and (not window or t - s < window)]

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from luthier.config.load import resolve_model, validate
 from luthier.config.model import ModelSection
 from luthier.errors import ConfigError
+from luthier.model.attention import one_late
 from luthier.model.cache import KVCache
 from luthier.model.decoder import Decoder, initialise
 from luthier.model.layers import positions_in_documents
@@ -23,7 +24,7 @@ from tests.switches import draw_switches, shake
 
 SOME: list[dict[str, Any]] = [
     {"norm": "layernorm", "mlp": "gelu", "bias": True, "positions": "learned", "d_ff": 128},
-    {"mlp": "relu2", "qk_norm": True, "residual_scalars": True, "value_embeddings": True, "logit_softcap": 15.0},
+    {"mlp": "relu2", "qk_norm": True, "residual_scalars": True, "value_embeddings": True, "key_offset": True, "logit_softcap": 15.0},
     {"mlp": "gelu", "bias": True, "positions": ("none", "alibi"), "windows": (0, 9)},
 ]
 
@@ -98,6 +99,31 @@ def test_what_two_models_share_is_drawn_alike() -> None:
     assert set(plain) < set(more)
     assert weights_sha256({name: more[name] for name in plain}) == weights_sha256(plain)
     assert more["value_embeddings.1.weight"].std() == pytest.approx(0.2, rel=0.1) and "value_embeddings.0.weight" not in more
+
+
+def test_late_keys_stay_within_their_document() -> None:
+    k = torch.arange(7.0)[None, None, :, None].expand(1, 2, 7, 3)
+    assert one_late(k, None)[0, 0, :, 0].tolist() == [0, 0, 1, 2, 3, 4, 5]
+    assert one_late(k, torch.tensor([[4, 4, 4, 9, 2, 2, 4]]))[0, 1, :, 2].tolist() == [0, 0, 1, 3, 4, 4, 6]
+
+
+def test_half_of_the_key_heads_are_late() -> None:
+    heads = [small_decoder(n_heads=8, n_kv_heads=n, key_offset=True).layers[0].self_attn.late_heads for n in (1, 2, 4, 8)]
+    assert heads == [1, 1, 2, 4]
+
+
+def test_one_layer_finds_what_followed_a_token() -> None:
+    """Queries and keys alike, values to logits: by late keys alone, an untrained layer attends to what followed, and says it."""
+    model = small_decoder(n_layers=1, n_heads=1, n_kv_heads=1, d_model=64, head_dim=64, positions="none", key_offset=True)
+    attention, block = model.layers[0].self_attn, model.layers[0]
+    with torch.no_grad():
+        model.embed_tokens.weight.copy_(torch.randn(model.embed_tokens.weight.shape, generator=torch.Generator().manual_seed(1)))
+        for projection, scale in ((attention.q_proj, 2), (attention.k_proj, 2), (attention.v_proj, 5), (attention.o_proj, 1)):
+            projection.weight.copy_(scale * torch.eye(64))
+        block.mlp.down_proj.weight.zero_()
+        row = torch.randperm(97, generator=torch.Generator().manual_seed(2))[:20]
+        found = model.logits(model(torch.cat([row, row])[None]))[0].argmax(-1)
+    assert torch.equal(found[21:39], row[2:])  # the first position has its own key, so it is found by it, too
 
 
 def test_dropout_is_only_in_training() -> None:
