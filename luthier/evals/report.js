@@ -94,9 +94,9 @@
     return [low - room, high + room];
   }
 
-  function drawLoss(id, curves, inBits) {
+  function drawLoss(id, curves, inBits, named) {
     const traces = lossTraces(curves, inBits);
-    const title = inBits ? "loss, bits per byte" : "loss, nats per token";
+    const title = named ?? (inBits ? "loss, bits per byte" : "loss, nats per token");
     draw(id, traces, layout(title, { showlegend: true, yaxis: { range: traces.length ? lossRange(traces) : undefined } }));
   }
 
@@ -106,7 +106,7 @@
     drawLoss("loss", data.pretrain, unit === "bits");
     drawLoss("sft", data.sft, false);
     data.post.forEach((stage, i) => {
-      drawLoss(`post-${i}`, stage, false);
+      drawLoss(`post-${i}`, stage, false, stage.title);
       stage.measures.forEach((measure, j) => {
         const curve = (rows, key, tone, name) => (has(rows, key) ? [line(column(rows, "step"), column(rows, key), name, tone)] : []);
         const traces = [...curve(stage.train, `post/${measure}`, "train", "training"), ...curve(stage.val, `val/${measure}`, "val", "held out")];

@@ -19,6 +19,12 @@ from luthier.runs.progress import duration, number
 MAX_POINTS = 3000
 """Training steps that a chart shows; of more, every n-th is taken. Rows with a validation loss are all kept."""
 _CHARTED = ("step", "train/loss", "val/loss", "val/bpb", "lr", "tok_per_s", "mfu", "grad_norm", "mem_gib", "tokens_seen")
+_TITLES = {
+    "grpo": "loss in training; held out: 1 - mean reward",
+    "dpo": "loss, nats per pair",
+    "reward": "loss, nats per pair",
+}
+"""Of the losses of stages in which they are not nats per token."""
 _UNKNOWN = "–"
 TOKEN_TONES = 5
 """Colours that a text's tokens take in turn."""
@@ -87,7 +93,7 @@ def report_html(data: ReportData) -> str:
         css=Markup((own / "report.css").read_text("utf-8")),
         js=Markup((own / "report.js").read_text("utf-8")),
         plotly=Markup(get_plotlyjs() if charted else ""),
-        charts=_finite({**curves, "post": [_measures(stage["metrics"]) for stage in data.post], "charted": charted}),
+        charts=_finite({**curves, "post": [_titled(stage) for stage in data.post], "charted": charted}),
         stages=_stages(data.stages),
         parameters=_parameters(data.parameters),
         sources=[_source(source, "documents") for source in data.sources],
@@ -132,6 +138,11 @@ def _measures(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
     table = [(m.replace("_", " "), last("train/loss" if m == "loss" else f"post/{m}"), last(f"val/{m}")) for m in measures]
     return {**_curves(rows, charted), "measures": measures[1:], "table": table}
+
+
+def _titled(stage: Mapping[str, Any]) -> dict[str, Any]:
+    """A later stage's curves, with the title of its losses where they are not per token."""
+    return {**_measures(stage["metrics"]), **({"title": _TITLES[stage["kind"]]} if stage["kind"] in _TITLES else {})}
 
 
 def _charted(row: Mapping[str, Any], charted: Sequence[str]) -> dict[str, Any]:

@@ -144,6 +144,12 @@ def test_bits_per_byte_of_the_training_loss() -> None:
     assert charts(report_html(ReportData(title="x", pretrain=metrics(2))))["bitsPerNat"] is None
 
 
+def test_losses_that_are_not_per_token_say_so() -> None:
+    stages = [{"kind": kind, "name": kind, "metrics": metrics(3), "samples": [], "found": []} for kind in ("sft", "dpo", "grpo")]
+    titles = [drawn.get("title") for drawn in charts(report_html(ReportData("x", post=stages)))["post"]]
+    assert titles == [None, "loss, nats per pair", "loss in training; held out: 1 - mean reward"]
+
+
 @pytest.mark.parametrize("steps", [1, 2999, 3001, 20_000])
 def test_long_runs_are_thinned_but_keep_their_end_and_every_validation(steps: int) -> None:
     found = charts(report_html(ReportData(title="x", pretrain=metrics(steps))))["pretrain"]
