@@ -26,6 +26,7 @@ TaskName = Literal[
     "cookbook",
     "encyclopedia",
     "spans",
+    "who",
     "personality",
     "arithmetic",
 ]

@@ -21,6 +21,7 @@ from luthier.tasks import (
     spans,
     summaries,
     turns,
+    who,
 )
 from luthier.tasks.conversation import Conversation, Unfit
 
@@ -54,8 +55,8 @@ BY_FIELDS: Mapping[str, Task] = {
     "encyclopedia": encyclopedia,
 }
 """Tasks for records from elsewhere. The more a task asks for, the earlier it is tried: every record with a passage has a question, too."""
-BY_NAME: Mapping[str, Task] = {**BY_FIELDS, "spans": spans}
-"""And one that any text would fit, so that it is only taken by its name."""
+BY_NAME: Mapping[str, Task] = {**BY_FIELDS, "spans": spans, "who": who}
+"""And two that any text would fit, so that they are only taken by their names."""
 
 
 def conversations(record: Mapping[str, Any], source: str) -> Iterator[Conversation]:
