@@ -38,8 +38,10 @@ _PAST = (
     "|met|read|rode|sang|sent|shook|slept|spoke|swam|taught|threw|tore|woke|wore|won|wrote|began|blew|bought|brought|built|caught|climbed|drank"
     "|drew|drove|flew|forgot|fought|grew|hid|hit|laid|led|lit|rose|sold|shone|sank|swung|wanted|(?!named )[a-z]{2,}ed"
 )
-_NOT_NAMES = "He|She|It|They|We|You|I|There|This|That|These|Those|Here|Then|When|What|Who|Where|Why|How|But|And|So|Nor|Not|One"
+_NOT_NAMES = (
+    "He|She|It|They|We|You|I|There|This|That|These|Those|Here|Then|When|What|Who|Where|Why|How|But|And|So|Nor|Not|One"
     "|Suddenly|Soon|If|As|All"
+)
 _SENTENCE = re.compile(
     r"(?P<subject>(?:The|A|An|His|Her|Their|My) (?:[a-z-]+ ){0,2}?[a-z-]+"
     rf"|(?!(?:{_NOT_NAMES})\b)[A-Z][a-z]+(?: [A-Z][a-z]+)?)"
