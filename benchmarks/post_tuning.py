@@ -4,6 +4,7 @@ What is asked was held out: a story of FairytaleQA is, with all its questions, e
 thirteen words in a row with a story. A question counts as extractive when its answer's words stand in the passage, in one piece. An
 answer is right when its words are those of the expected one, without case, articles and punctuation (SQuAD's exact match). The base is
 asked in the same template, and again in plain text, of which the better counts; it may ramble on behind its first line.
+Answers are greedy, with the recipe's `no_repeat_ngram` for both; how many of the tuned model's end without it is also said.
 """
 
 from __future__ import annotations
@@ -58,6 +59,7 @@ def instructions(data: Path, runs: Path) -> list[Row]:
     at_best = max(found["base"][1], plain, key=lambda answers: (_right(answers), _alike(answers)))
     ended = {who: [100 * _ended(answers) for answers in sides] for who, sides in found.items()}
     both = {who: 100 * _ended([*sides[0], *sides[1]]) for who, sides in found.items()}
+    looping = 100 * _ended(_ask(tuned, [*told, *passages], ngrams=False))
     right, at_base = 100 * _right(found["tuned"][1]), 100 * _right(at_best)
     least = max(at_base, 100 / len(passages))  # a base that finds none is taken to find one
     places = sorted(len(one.completion.ids) for one in [*found["tuned"][0], *found["tuned"][1]])
@@ -65,6 +67,15 @@ def instructions(data: Path, runs: Path) -> list[Row]:
         row("response loss on held-out answers", "nats", after, "base", before, before / after, 1 / 0.7),
         row(f"answers that end within {LONGEST} tokens", "%", both["tuned"], None, 95.0, both["tuned"] / 95, 1.0),
         row("the same of the base: below 5", "%", both["base"], None, 5.0, 5 / max(both["base"], 0.1), 1.0),
+        row(
+            "the same of the tuned, without `no_repeat_ngram`",
+            "%",
+            looping,
+            None,
+            None,
+            None,
+            None,
+        ),
         row("the same, instructions only", "%", ended["tuned"][0], "base", ended["base"][0], None, None),
         row("tokens in an answer, median", "", statistics.median(places), None, None, None, None),
         row(f"extractive questions right, of {len(passages)}", "%", right, "base", at_base, right / least, 5.0),
@@ -112,7 +123,8 @@ def _questions(run: RunDirectory, loaded: Loaded) -> tuple[list[Question], list[
     with where_it_ran(run):
         cache = Store(run.path.parent).cache
         held_out = build_conversations(recipe.sft.sources, recipe.run.seed, recipe.sft.validation_share, cache, progress_for()).validation
-    read, drilled = ({source.label for source in recipe.sft.sources if source.task == task} for task in ("fairytales", "spans"))
+    tasks = ({"fairytales"}, {"spans", "who"})
+    read, drilled = ({source.label for source in recipe.sft.sources if source.task in named} for named in tasks)
     asked = [
         (one.source in read, question) for one in held_out if one.source not in drilled for question in _turns(one, one.source in read)
     ]
@@ -151,8 +163,8 @@ def _stands(answer: str, passage: str) -> bool:
     return bool(plain_words(answer)) and f" {plain_words(answer)} " in f" {plain_words(passage)} "
 
 
-def _ask(loaded: Loaded, questions: Sequence[Question], chat: bool = True) -> list[Said]:
-    """Ask all questions greedily: in the chat template, or as the beginning of a text."""
+def _ask(loaded: Loaded, questions: Sequence[Question], chat: bool = True, ngrams: bool = True) -> list[Said]:
+    """Ask all questions greedily: in the chat template, or as the beginning of a text; with the recipe's `no_repeat_ngram`, or without."""
     tokenizer, engine = loaded.tokenizer, loaded.engine
     prompts: list[list[int]] = []
     for question in questions:
@@ -160,7 +172,8 @@ def _ask(loaded: Loaded, questions: Sequence[Question], chat: bool = True) -> li
             prompts.append(_prompt(question, loaded))
         else:
             prompts.append([tokenizer.special.end_of_text, *tokenizer.encode(f"{question.text}\n")])
-    greedy = SamplingSection(temperature=0, repetition_penalty=1.0, max_new_tokens=LONGEST)
+    again = loaded.recipe.sampling.no_repeat_ngram if ngrams else 0
+    greedy = SamplingSection(temperature=0, repetition_penalty=1.0, no_repeat_ngram=again, max_new_tokens=LONGEST)
     banned = chat_banned_ids(tokenizer, engine.model.config.vocab_size)
     stops = chat_stop_ids(tokenizer)
     said = generate_batch(engine, prompts, greedy, [1] * len(prompts), stop_ids=stops, banned_ids=banned, rows_at_once=32)

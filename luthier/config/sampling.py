@@ -18,6 +18,8 @@ class SamplingSection(Section):
     """Keep the smallest set of tokens with so much probability."""
     repetition_penalty: float = Field(default=1.1, ge=1, le=10)
     """Divides (or multiplies, where negative) the logits of tokens already there; 1 is off."""
+    no_repeat_ngram: int = Field(default=0, ge=0)
+    """So many tokens in a row come only once in an answer; what it quotes of the prompt is not counted; 0 is off."""
     end_bias: float = Field(default=0.0, ge=-100, le=100)
     """Added to the logits of what ends an answer: above 0 answers end sooner, below 0 later."""
     max_new_tokens: Positive = 128

@@ -58,6 +58,20 @@ def apply_top_p(logits: Tensor, p: float) -> Tensor:
     return logits.masked_fill(torch.zeros_like(drop).scatter(-1, order, drop), float("-inf"))
 
 
+def block_repeated(logits: Tensor, said: Tensor, n: int) -> Tensor:
+    """Take away every token that would complete n tokens in a row that were said before.
+
+    Shapes: logits (B, V), said (B, T) -> (B, V)
+    Source: Paulus et al. 2017, arXiv:1705.04304, section 2.5 (there n is 3).
+    """
+    if said.shape[1] < n:
+        return logits
+    grams = said.unfold(1, n, 1)  # (B, T - n + 1, n)
+    again = (grams[..., :-1] == said[:, None, said.shape[1] - n + 1 :]).all(-1)  # (B, T - n + 1)
+    rows, places = again.nonzero(as_tuple=True)
+    return logits.index_put((rows, grams[rows, places, -1]), logits.new_tensor(float("-inf")))
+
+
 def probabilities(logits: Tensor, settings: SamplingSection, seen: Tensor | None = None) -> Tensor:
     """Compute the distribution that tokens are drawn from; temperature 0 puts everything on the likeliest token.
 
@@ -104,6 +118,7 @@ class Sampler:
         self._banned = torch.tensor(sorted(banned_ids), dtype=torch.int64, device=device)
         self._uniforms = torch.stack([_uniforms(seed, limit) for seed in seeds]).to(device)  # (B, limit)
         self._seen: Tensor | None = None
+        self._said = torch.empty(len(seeds), 0, dtype=torch.int64, device=device)
         self._chosen: tuple[Tensor, Tensor]
         if settings.repetition_penalty != 1.0:
             rows = [torch.zeros(vocab_size, dtype=torch.bool).index_fill(0, torch.tensor(prompt), True) for prompt in prompts]
@@ -122,10 +137,14 @@ class Sampler:
             logits[:, self._stops] += self._settings.end_bias
         if self._seen is not None:
             self._seen[:, self._stops] = False
+        if self._settings.no_repeat_ngram:
+            logits = block_repeated(logits, self._said, self._settings.no_repeat_ngram)
         chances = probabilities(logits, self._settings, self._seen)
         tokens = chances.argmax(-1) if self._settings.temperature == 0 else draw(chances, self._uniforms[:, self._drawn])  # (B,)
         if self._seen is not None:
             self._seen.scatter_(1, tokens[:, None], True)
+        if self._settings.no_repeat_ngram:
+            self._said = torch.cat([self._said, tokens[:, None]], dim=1)  # (B, drawn)
         self._drawn, self._chosen = self._drawn + 1, (chances, tokens)
         return tokens
 
@@ -138,6 +157,7 @@ class Sampler:
     def select(self, rows: Tensor) -> None:
         """Keep these sequences, in this order. Shapes: rows (n,)"""
         self._uniforms = self._uniforms[rows]
+        self._said = self._said[rows]
         self._seen = None if self._seen is None else self._seen[rows]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from transformers.generation.logits_process import (
+    NoRepeatNGramLogitsProcessor,
     RepetitionPenaltyLogitsProcessor,
     TemperatureLogitsWarper,
     TopKLogitsWarper,
@@ -13,10 +14,12 @@ from transformers.generation.logits_process import (
 
 from luthier.config.sampling import SamplingSection
 from luthier.generate.sampling import (
+    Sampler,
     apply_repetition_penalty,
     apply_temperature,
     apply_top_k,
     apply_top_p,
+    block_repeated,
     draw,
     probabilities,
 )
@@ -42,6 +45,33 @@ def test_repetition_penalty_equals_transformers(penalty: float) -> None:
 def test_repetition_penalty_without_previous_tokens_changes_nothing() -> None:
     logits, previous = random_logits(1)
     assert torch.equal(apply_repetition_penalty(logits, seen(previous[:, :0]), 2.0), logits)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 5])
+def test_repeated_ngrams_are_blocked_as_in_transformers(n: int) -> None:
+    chance = torch.Generator().manual_seed(n)
+    blocked = 0
+    for length in (1, 2, 4, 40):
+        said, logits = torch.randint(0, 2, (3, length), generator=chance), torch.randn(3, 9, generator=chance)
+        found = block_repeated(logits, said, n)
+        assert torch.equal(found, NoRepeatNGramLogitsProcessor(n)(said, logits.clone()))
+        blocked += int(found.isinf().sum())
+    assert blocked > 0
+
+
+def test_an_answer_may_quote_its_prompt_but_does_not_say_the_same_again() -> None:
+    settings = SamplingSection(temperature=0, repetition_penalty=1.0, no_repeat_ngram=2, max_new_tokens=9)
+    sampler = Sampler(settings, [[1, 2, 1, 2]] * 2, [1, 1], 9, 4, {3}, (), torch.device("cpu"))
+    likely = {1: 2, 2: 1}
+    drawn = [[1, 1]]
+    sampler(torch.tensor([[0.0, 9, 5, 1]] * 2))
+    for number in range(4):
+        if number == 1:
+            sampler.select(torch.tensor([1]))
+        last = drawn[-1][0]
+        logits = torch.tensor([[1.0, 0, 0, 4]] * (2 if number < 1 else 1)).index_fill(1, torch.tensor([likely.get(last, 0)]), 9.0)
+        drawn.append(sampler(logits).tolist())
+    assert [tokens[0] for tokens in drawn] == [1, 2, 1, 3, 0]
 
 
 @pytest.mark.parametrize("k", [1, 2, 40, 96, 97, 1000])
