@@ -62,6 +62,12 @@ def dialogue(source: str, *turns: str) -> Conversation:
     return conversation(((roles[index % 2], turn) for index, turn in enumerate(turns)), source)
 
 
+def about(source: str, passage: str, asked: Iterable[tuple[str, str]]) -> Conversation:
+    """Make a conversation of all questions about a passage, which stands above the first, each with its answer."""
+    (question, answer), *others = asked
+    return dialogue(source, f"{passage}\n\n{question}", answer, *(text for turn in others for text in turn))
+
+
 def in_turn(turns: Sequence[tuple[Role, str]], source: str) -> Conversation:
     """Make a conversation of perhaps a system message, then user and assistant in turn, cut behind the last answer.
 

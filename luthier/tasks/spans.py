@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from luthier.tasks import fields
-from luthier.tasks.conversation import Conversation, dialogue, draw
+from luthier.tasks.conversation import Conversation, about, draw
 from luthier.tasks.sentences import split_sentences
 
 FIELDS = (("text", "extract"),)
@@ -32,9 +32,7 @@ def conversations(record: Mapping[str, Any], source: str) -> Iterator[Conversati
     for passage in _passages(fields.text(record, FIELDS[0], "text")):
         turns = list(_turns(passage))
         if turns:
-            (question, answer), *others = turns
-            rest = [text for turn in others for text in turn]
-            yield dialogue(source, f"{' '.join(passage)}\n\n{question}", answer, *rest)
+            yield about(source, " ".join(passage), turns)
 
 
 def _passages(text: str) -> list[list[str]]:

@@ -9,11 +9,10 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from luthier.tasks import fields
-from luthier.tasks.conversation import Conversation, dialogue, draw
+from luthier.tasks.conversation import Conversation, about, draw
 from luthier.tasks.sentences import split_sentences, word_set
 
 FIELDS = (("text", "extract"),)
@@ -47,17 +46,8 @@ _SENTENCE = re.compile(
     rf"|(?!(?:{_NOT_NAMES})\b)[A-Z][a-z]+(?: [A-Z][a-z]+)?)"
     rf" (?P<verb>{_PAST}) (?P<rest>[^.!?:;\"“”]+)[.!]"
 )
-_PLACE = re.compile(r"(?:in|at|on|under|near|behind|inside|beside|next to) (?:the|a|an|his|her|their) [a-z ]+$")
+_PLACE = re.compile(r"(?:in|at|on|under|near|behind|inside|beside|next to) (?:the|a|an|his|her|their) [a-z ]+")
 _TENSELESS = word_set("was were had")
-
-
-@dataclass(frozen=True)
-class _Told:
-    """A sentence in three parts."""
-
-    subject: str
-    verb: str
-    rest: str
 
 
 def conversations(record: Mapping[str, Any], source: str) -> Iterator[Conversation]:
@@ -68,8 +58,7 @@ def conversations(record: Mapping[str, Any], source: str) -> Iterator[Conversati
     for passage in _passages(fields.text(record, FIELDS[0], "text")):
         asked = sorted(dict(_questions(passage)).items(), key=lambda one: draw(one[0], "order"))[:QUESTIONS]
         if asked:
-            (question, answer), *others = asked
-            yield dialogue(source, f"{' '.join(passage)}\n\n{question}", answer, *(text for turn in others for text in turn))
+            yield about(source, " ".join(passage), asked)
 
 
 def _passages(text: str) -> Iterator[list[str]]:
@@ -89,17 +78,17 @@ def _passages(text: str) -> Iterator[list[str]]:
 
 def _questions(passage: list[str]) -> Iterator[tuple[str, str]]:
     """All that can be asked: who, where, and what somebody did whom no other sentence begins with."""
-    told = [_Told(*found.groups()) for one in passage if (found := _SENTENCE.fullmatch(one))]
-    begins = Counter(one.subject for one in told)
-    for one in told:
-        named, rest = _inside(one.subject), one.rest.strip()
-        somebody = {part for word in one.subject.lower().split() for part in (word, word.removesuffix("s"))} & _PEOPLE
-        who = "Who" if somebody or not _determined(one.subject) else "What"
-        yield f"{who} {'was' if one.verb == 'were' else one.verb} {rest}?", named
-        if one.verb in ("was", "were") and (place := _PLACE.search(rest)) and place.start() == 0:
-            yield f"Where {one.verb} {named}?", rest
-        elif one.verb not in _TENSELESS and who == "Who" and begins[one.subject] == 1:
-            yield f"What did {named} do?", f"{one.verb} {rest}"
+    told = [found.group("subject", "verb", "rest") for one in passage if (found := _SENTENCE.fullmatch(one))]
+    begins = Counter(subject for subject, _, _ in told)
+    for subject, verb, untrimmed in told:
+        named, rest = _inside(subject), untrimmed.strip()
+        somebody = {part for word in subject.lower().split() for part in (word, word.removesuffix("s"))} & _PEOPLE
+        who = "Who" if somebody or not _determined(subject) else "What"
+        yield f"{who} {'was' if verb == 'were' else verb} {rest}?", named
+        if verb in ("was", "were") and _PLACE.fullmatch(rest):
+            yield f"Where {verb} {named}?", rest
+        elif verb not in _TENSELESS and who == "Who" and begins[subject] == 1:
+            yield f"What did {named} do?", f"{verb} {rest}"
 
 
 def _determined(subject: str) -> bool:
