@@ -10,8 +10,7 @@ from pydantic import Field, model_validator
 from luthier.config.data import SourceConfig
 from luthier.config.model import ModelSection
 from luthier.config.section import Positive, Section, Share, is_one, unset
-from luthier.config.sft import LoraSection, SftSection, TaskName
-from luthier.config.training import CourseSection, ScheduleName, TrainingSection
+from luthier.config.sft import SftSection, TaskName, TuningSection
 
 RESERVED = ("data", "tokenizer", "pack", "pretrain", "sft", "eval", "export", "report", "cache", "checkpoints", "logs")
 """Names that a stage of `[[post]]` may not have: they are taken in the store or in a run's directory."""
@@ -49,26 +48,16 @@ class PreferenceSourceConfig(SourceConfig):
         return {"path": value} if isinstance(value, str) else value
 
 
-class PostTrainingSection(CourseSection, LoraSection, TrainingSection):
+class PostTrainingSection(TuningSection):
     """What the trainings of `[[post]]` that are no fine-tuning have in common."""
 
     speaks: ClassVar[bool] = True
     name: StageName
     """The stage's name, in the run and on the command line."""
-    lr: float = Field(default=5e-5, gt=0, le=1.0)
-    """Peak learning rate; betas, decay and clipping are those of `optim`."""
-    schedule: ScheduleName = "linear"
-    """Course of the learning rate after warm-up."""
-    warmup_steps: int = Field(default=20, ge=0)
-    """Steps of linear warm-up; never more than a tenth of the run."""
-    min_lr_ratio: Share = 0.0
-    """Final learning rate as a share of the peak."""
     eval_every: Positive = 20
     """Steps between measurements on what is held out."""
     sample_every: Positive = 20
     """Steps between live samples."""
-    sample_prompts: tuple[str, ...] = ("What is music?",)
-    """Questions that live samples answer."""
 
     @property
     def unused(self) -> tuple[str, ...]:

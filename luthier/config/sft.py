@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from luthier.config.data import SourceConfig
 from luthier.config.section import Positive, Section, Share, unset
-from luthier.config.training import CourseSection, ScheduleName, TrainingSection
+from luthier.config.training import CourseSection, OptimizerName, OptimSection, ScheduleName, TrainingSection
 
 TaskName = Literal[
     "auto",
@@ -77,7 +77,29 @@ class LoraSection(Section):
     """Names of the linear maps that are adapted."""
 
 
-class SftSection(CourseSection, LoraSection, TrainingSection):
+class TuningSection(CourseSection, LoraSection, TrainingSection):
+    """What all trainings behind pretraining have in common."""
+
+    optimizer: OptimizerName | None = Field(default=None, exclude_if=unset)
+    """`adamw`, which moves a model least, or `muon`, with the proportion of learning rates that `optim` has; default: that of `optim`."""
+    lr: float = Field(default=5e-5, gt=0, le=1.0)
+    """Peak learning rate; betas, decay and clipping are those of `optim`."""
+    schedule: ScheduleName = "linear"
+    """Course of the learning rate after warm-up."""
+    warmup_steps: int = Field(default=20, ge=0)
+    """Steps of linear warm-up; never more than a tenth of the run."""
+    min_lr_ratio: Share = 0.0
+    """Final learning rate as a share of the peak."""
+    sample_prompts: tuple[str, ...] = ("What is music?",)
+    """Questions that live samples answer."""
+
+    def settle_optim(self, optim: OptimSection) -> OptimSection:
+        """The recipe's optimizer, or the other one, with another peak learning rate; Muon's keeps its proportion to AdamW's."""
+        rates = {"lr": self.lr, "muon_lr": optim.muon_lr * self.lr / optim.lr}
+        return optim.model_copy(update={"name": self.optimizer or optim.name, **rates})
+
+
+class SftSection(TuningSection):
     """Supervised fine-tuning on conversations; the loss counts assistant tokens only, unless `supervise` says otherwise."""
 
     sources: tuple[SftSourceConfig, ...] = ()
@@ -95,20 +117,12 @@ class SftSection(CourseSection, LoraSection, TrainingSection):
     """Passes over the conversations."""
     lr: float = Field(default=5e-4, gt=0, le=1.0)
     """Peak learning rate; betas, decay and clipping are those of `optim`."""
-    schedule: ScheduleName = "linear"
-    """Course of the learning rate after warm-up."""
-    warmup_steps: int = Field(default=20, ge=0)
-    """Steps of linear warm-up; never more than a tenth of the run."""
-    min_lr_ratio: Share = 0.0
-    """Final learning rate as a share of the peak."""
     seq_len: Positive | None = Field(default=None, exclude_if=unset)
     """Tokens in a row, and in the longest conversation, at most the model's context; default: `pack.seq_len`."""
     validation_share: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.02
     """Share of conversations held out, chosen by keyed hash of the content."""
     system_prompt: str | None = None
     """Put in front of every conversation that has no system message of its own."""
-    sample_prompts: tuple[str, ...] = ("What is music?",)
-    """Questions that live samples answer."""
 
     @model_validator(mode="after")
     def _noise_is_not_replayed(self) -> SftSection:

@@ -11,6 +11,7 @@ from luthier.config.section import Positive, Section, Share, unset
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 ScheduleName = Literal["cosine", "linear", "wsd", "constant"]
 DecayForm = Literal["linear", "1-sqrt"]
+OptimizerName = Literal["adamw", "muon"]
 MuonPolynomial = Literal["newton_schulz", "polar_express"]
 
 
@@ -48,7 +49,7 @@ class CourseSection(Section):
 class OptimSection(CourseSection):
     """The optimizer and the learning rate's course, for pretraining."""
 
-    name: Literal["adamw", "muon"] = "adamw"
+    name: OptimizerName = "adamw"
     """`adamw`, or `muon` for the blocks' matrices with AdamW for the rest."""
     lr: float = Field(default=1e-3, gt=0, le=1.0)
     """Peak learning rate of AdamW."""

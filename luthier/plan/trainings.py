@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from luthier.config.data import SourceConfig
 from luthier.config.load import resolve_model
 from luthier.config.model import ModelConfig
-from luthier.config.post import DistillSection, DpoSection, GrpoSection, LoraSection, PairsSection, RewardSection, SftSection
+from luthier.config.post import DistillSection, DpoSection, GrpoSection, PairsSection, RewardSection, SftSection
 from luthier.config.schema import Recipe
-from luthier.config.training import TrainingSection
+from luthier.config.sft import LoraSection, TuningSection
 from luthier.plan.compute import forward_flops_per_token
 from luthier.plan.decoding import decode_tokens_per_s, kv_cache_at
 from luthier.plan.hardware import Hardware
@@ -69,7 +69,7 @@ def computed_again(config: ModelConfig, seq_len: int, checkpointing: str) -> flo
 
 def trainings_behind(recipe: Recipe, config: ModelConfig, hardware: Hardware | None, utilisation: float) -> tuple[TrainingPlan, ...]:
     """Fine-tuning, where it has sources, and everything in `[[post]]`."""
-    sections: list[tuple[str, TrainingSection]] = [("sft", recipe.sft)] if recipe.sft.sources else []
+    sections: list[tuple[str, TuningSection]] = [("sft", recipe.sft)] if recipe.sft.sources else []
     sections += [(section.name, section) for section in recipe.post]
     found: list[TrainingPlan] = []
     for name, section in sections:
@@ -82,7 +82,7 @@ def trainings_behind(recipe: Recipe, config: ModelConfig, hardware: Hardware | N
 
 def _training(
     name: str,
-    section: TrainingSection,
+    section: TuningSection,
     recipe: Recipe,
     config: ModelConfig,
     teacher: ModelConfig,
@@ -114,7 +114,7 @@ def _training(
     )
 
 
-def _seq_len(section: TrainingSection, recipe: Recipe, config: ModelConfig) -> int:
+def _seq_len(section: TuningSection, recipe: Recipe, config: ModelConfig) -> int:
     """Tokens of a training row, at most."""
     if isinstance(section, PairsSection):
         return section.seq_len or 2 * recipe.pack.seq_len
@@ -123,7 +123,7 @@ def _seq_len(section: TrainingSection, recipe: Recipe, config: ModelConfig) -> i
     return (section.seq_len if isinstance(section, SftSection) else None) or recipe.pack.seq_len
 
 
-def _work(section: TrainingSection, config: ModelConfig, teacher: ModelConfig, seq_len: int, place: Place) -> Work:
+def _work(section: TuningSection, config: ModelConfig, teacher: ModelConfig, seq_len: int, place: Place) -> Work:
     parts = forward_flops_per_token(config, seq_len)
     forward = sum(parts.values())
     if isinstance(section, GrpoSection):
@@ -183,12 +183,13 @@ def _policy_work(section: GrpoSection, config: ModelConfig, forward: float, plac
 
 
 def _memory(
-    section: TrainingSection, recipe: Recipe, config: ModelConfig, teacher: ModelConfig, seq_len: int, place: Place
+    section: TuningSection, recipe: Recipe, config: ModelConfig, teacher: ModelConfig, seq_len: int, place: Place
 ) -> Mapping[str, int]:
     """Bytes by part of one rank; the model before, or who teaches, stands beside the one that is trained where the two are compared."""
+    optim = section.settle_optim(recipe.optim)
     params, how = count(config)["total"], {"on_gpu": place.on_gpu, "compiled": place.compiled, "after_data": bool(recipe.data.sources)}
     beside: dict[str, int] = {}
-    if isinstance(section, LoraSection) and section.lora_rank:
+    if section.lora_rank:
         adapted, factors = _low_rank(config, section)
         beside |= {"optimizer": 4 * FP32 * factors, "weights before": FP32 * adapted}
     if isinstance(section, DpoSection) or (isinstance(section, GrpoSection) and section.kl_coef):
@@ -199,7 +200,7 @@ def _memory(
         beside["teacher"] = FP32 * count(teacher)["total"]
 
     def need(rows: int, kind: str, way: Way) -> Mapping[str, int]:
-        parts = training_bytes(config, recipe.optim, rows, seq_len, place.precision, checkpointing=kind, **how)
+        parts = training_bytes(config, optim, rows, seq_len, place.precision, checkpointing=kind, **how)
         return rank_bytes(parts | beside, config, place.ranks, way, place.precision)
 
     kept, way = section.activation_checkpointing, "ddp" if place.ranks > 1 else "one"

@@ -16,7 +16,7 @@ from luthier.config.schema import Recipe
 from luthier.errors import ConfigError
 from luthier.stages.pretrain import training_settings
 from luthier.stages.stage import Job, Outcome, Stage
-from luthier.stages.tuning import optim_at, system_messages
+from luthier.stages.tuning import system_messages
 
 if TYPE_CHECKING:
     from luthier.model.decoder import Decoder
@@ -137,7 +137,7 @@ def _run(job: Job, section: DistillSection, before: str) -> Outcome:
         divergence = mean_divergence(teacher, model, held_out, compute.device, section.eval_tokens)
         return {"val/loss": loss, "val/divergence": divergence, **onlooker.regression()}
 
-    optim = optim_at(recipe, section.lr)
+    optim = section.settle_optim(recipe.optim)
     objective = Distillation(teacher, section.mix, section.temperature, model.config.logit_softcap)
     given = (job, section.name, section, optim, model, tokenizer, train, steps, compute, course(section, steps), validate)
     outcome = run_training(Training(*given, onlooker.answers, objective=objective, optimizer=low_rank(section, recipe.run.seed)))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from luthier.config.post import DpoSection, PairsSection
 from luthier.runs.files import read_json, write_json
 from luthier.stages.stage import Job, Outcome, Stage, follows, wait_for
-from luthier.stages.tuning import fingerprints, optim_at, prompted_settings, system_messages
+from luthier.stages.tuning import fingerprints, prompted_settings, system_messages
 from luthier.tasks.conversation import Message
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def _run(job: Job, section: DpoSection, before: str) -> Outcome:
         found["kl"] = mean_divergence(model, reference, held_out, device, section.eval_tokens)
         return {**{f"val/{name}": value for name, value in found.items()}, **onlooker.regression()}
 
-    optim = optim_at(recipe, section.lr)
+    optim = section.settle_optim(recipe.optim)
     objective = PreferenceObjective(section, known["train"].to(device), model.config.logit_softcap)
     given = (job, section.name, section, optim, model, tokenizer, train, steps, compute, course(section, steps), validate)
     outcome = run_training(Training(*given, onlooker.answers, objective=objective, optimizer=low_rank(section, recipe.run.seed)))

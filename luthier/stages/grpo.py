@@ -14,7 +14,7 @@ from luthier.config.schema import Recipe
 from luthier.errors import DataError
 from luthier.stages.reward import reward_checkpoint
 from luthier.stages.stage import Job, Outcome, Stage, follows
-from luthier.stages.tuning import fingerprints, optim_at, prompted_settings, system_messages
+from luthier.stages.tuning import fingerprints, prompted_settings, system_messages
 from luthier.tasks.conversation import Message
 from luthier.tasks.problems import Problem
 
@@ -217,7 +217,7 @@ def _run(job: Job, section: GrpoSection, before: str) -> Outcome:
         job.progress.say(
             f"{section.name}: before it {held_out.n_rows} unseen problems have a mean reward of {start['val/reward']:.3f}{right}"
         )
-        optim, names = optim_at(recipe, section.lr), [part.name for part in rewards.parts]
+        optim, names = section.settle_optim(recipe.optim), [part.name for part in rewards.parts]
         given = (job, section.name, settings, optim, model, tokenizer, rows, section.steps, compute, course(section, section.steps))
         objective, optimizer = PolicyObjective(section, warn, model.config.logit_softcap, names), low_rank(section, seed)
         training = Training(*given, validate, sample, objective=objective, optimizer=optimizer, loader=loader)

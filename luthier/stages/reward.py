@@ -10,7 +10,7 @@ from luthier.config.post import RewardSection
 from luthier.errors import ConfigError
 from luthier.stages.dpo import pack_pairs, pair_sources
 from luthier.stages.stage import Job, Outcome, Stage
-from luthier.stages.tuning import optim_at, prompted_settings, system_messages
+from luthier.stages.tuning import prompted_settings, system_messages
 
 
 def _run(job: Job, section: RewardSection, before: str) -> Outcome:
@@ -40,7 +40,7 @@ def _run(job: Job, section: RewardSection, before: str) -> Outcome:
         found = held_out_rewards(model, held_out, token, compute.device, max(1, section.eval_tokens // held_out.seq_len))
         return {f"val/{name}": value for name, value in found.items()}
 
-    optim = optim_at(recipe, section.lr)
+    optim = section.settle_optim(recipe.optim)
     objective, optimizer = RewardObjective(token, section.centre), low_rank(section, recipe.run.seed)
     given = (job, section.name, section, optim, model, tokenizer, train, steps, compute, course(section, steps), validate)
     outcome = run_training(Training(*given, list, objective=objective, optimizer=optimizer))

@@ -16,7 +16,7 @@ from luthier.errors import CheckpointError
 from luthier.runs.files import fingerprint, read_json, write_json
 from luthier.stages.pretrain import training_settings
 from luthier.stages.stage import Job, Outcome, Stage, follows, wait_for
-from luthier.stages.tuning import optim_at, system_messages
+from luthier.stages.tuning import system_messages
 from luthier.tasks.conversation import Conversation, Message
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ def _run(job: Job, settings: SftSection, name: str, before: str) -> Outcome:
         return drawn
 
     lr_scale = course(settings, steps)
-    optim = optim_at(recipe, settings.lr)
+    optim = settings.settle_optim(recipe.optim)
     kept = settings.model_copy(update={"keep_best": settings.keep_best or settings.take == "best"})
     given = (job, name, kept, optim, model, tokenizer, train, steps, compute, lr_scale, validate, sample)
     outcome = run_training(Training(*given, optimizer=low_rank(settings, seed)))

@@ -1,4 +1,4 @@
-"""What the stages behind pretraining have in common. In: a recipe, a stage's section. Out: parts of its key, its optimizer's settings.
+"""What the stages behind pretraining have in common. In: a recipe, a stage's section. Out: parts of its key, messages.
 
 Next: sft, dpo, grpo, reward, distill.
 """
@@ -11,7 +11,7 @@ from typing import Any
 
 from luthier.config.data import SourceConfig
 from luthier.config.schema import Recipe
-from luthier.config.training import OptimSection, TrainingSection
+from luthier.config.training import TrainingSection
 from luthier.stages.pretrain import training_settings
 from luthier.tasks.conversation import Message
 
@@ -37,8 +37,3 @@ def fingerprints(sources: Iterable[tuple[int, SourceConfig]], cache: Path) -> di
 def system_messages(prompt: str | None) -> list[Message]:
     """The system prompt as messages; none where there is none."""
     return [Message("system", prompt)] if prompt else []
-
-
-def optim_at(recipe: Recipe, lr: float) -> OptimSection:
-    """The recipe's optimizer with another peak learning rate; Muon's keeps its proportion to AdamW's."""
-    return recipe.optim.model_copy(update={"lr": lr, "muon_lr": recipe.optim.muon_lr * lr / recipe.optim.lr})

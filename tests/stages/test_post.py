@@ -41,6 +41,18 @@ def test_adapters_decide_a_key_only_where_there_are_some(tiny: list[str]) -> Non
     assert settings[2]["lora_rank"] == 4 and settings[2]["lora_alpha"] == 16.0
 
 
+def test_another_optimizer_trains_one_stage_alone(tiny: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = load_recipe(tiny, ["optim.name=muon", "sft.optimizer=adamw", "sft.lr=1e-3"])
+    settled = recipe.sft.settle_optim(recipe.optim)
+    assert (settled.name, settled.lr, settled.muon_lr) == ("adamw", 1e-3, recipe.optim.muon_lr * 1e-3 / recipe.optim.lr)
+    assert settled.betas == recipe.optim.betas
+    plain = load_recipe(tiny)
+    assert "optimizer" not in load_stage("sft", plain).settings(plain)["sft"]
+    run = Path(run_json([*tiny, "pretrain.steps=2", "optim.name=muon", "sft.optimizer=adamw", "--until", "sft"], capsys)["run"])
+    before, after = (set(load_tensors(max((run / stage).glob("checkpoints/*/training.safetensors")))) for stage in ("pretrain", "sft"))
+    assert any(name.startswith("muon.") for name in before) and not any(name.startswith("muon.") for name in after)
+
+
 def test_fine_tuning_with_adapters_moves_only_what_they_adapt(tiny: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     adapters = ["sft.lora_rank=2", 'sft.lora_targets=["up_proj", "down_proj"]', "sft.lr=1e-2", "sft.epochs=0.3"]
     run = Path(run_json([*tiny, "pretrain.steps=2", *adapters, "--until", "sft"], capsys)["run"])
