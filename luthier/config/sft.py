@@ -81,7 +81,9 @@ class TuningSection(CourseSection, LoraSection, TrainingSection):
     """What all trainings behind pretraining have in common."""
 
     optimizer: OptimizerName | None = Field(default=None, exclude_if=unset)
-    """`adamw`, which moves a model least, or `muon`, with the proportion of learning rates that `optim` has; default: that of `optim`."""
+    """`adamw`, or `muon` for the blocks' matrices; default: that of `optim`."""
+    muon_lr: float | None = Field(default=None, gt=0, le=1.0, exclude_if=unset)
+    """Peak learning rate of Muon's matrices; default: in proportion to `lr` as in `optim`."""
     lr: float = Field(default=5e-5, gt=0, le=1.0)
     """Peak learning rate; betas, decay and clipping are those of `optim`."""
     schedule: ScheduleName = "linear"
@@ -94,8 +96,8 @@ class TuningSection(CourseSection, LoraSection, TrainingSection):
     """Questions that live samples answer."""
 
     def settle_optim(self, optim: OptimSection) -> OptimSection:
-        """The recipe's optimizer, or the other one, with another peak learning rate; Muon's keeps its proportion to AdamW's."""
-        rates = {"lr": self.lr, "muon_lr": optim.muon_lr * self.lr / optim.lr}
+        """The recipe's optimizer, or the other one, with other peak learning rates."""
+        rates = {"lr": self.lr, "muon_lr": self.muon_lr or optim.muon_lr * self.lr / optim.lr}
         return optim.model_copy(update={"name": self.optimizer or optim.name, **rates})
 
 

@@ -5,7 +5,8 @@ Next: the stage dpo. A row's document 2i is the chosen side of pair i, 2i + 1 th
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -123,8 +124,12 @@ class PreferenceObjective(PairMeasures):
 
 
 @torch.inference_mode()
-def pair_logprobs(model: Decoder, rows: PreferenceRows, device: str, n_rows: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
+def pair_logprobs(
+    model: Decoder, rows: PreferenceRows, device: str, n_rows: int | None = None, exact: bool = False
+) -> tuple[Tensor, Tensor, Tensor]:
     """Log-probabilities of the answers in the first `n_rows` rows, or in all; fewer rows at once when memory runs out.
+
+    `exact` computes in fp32, whatever the model trains in: what bf16 rounds away decides some pairs.
 
     Shapes: -> numbers of the pairs (P,), ascending; log-probabilities (P, 2); tokens (P, 2); on the CPU
     """
@@ -139,10 +144,22 @@ def pair_logprobs(model: Decoder, rows: PreferenceRows, device: str, n_rows: int
             found.append(tuple(values.cpu() for values in answers(logprobs, part)))
         return found
 
-    found, _ = within_memory(attempt, ROWS_AT_ONCE, device)
+    with _in_fp32(model) if exact else nullcontext():
+        found, _ = within_memory(attempt, ROWS_AT_ONCE, device)
     numbers, logprobs, tokens = (torch.cat(values) for values in zip(*found, strict=True))
     order = numbers.argsort()
     return numbers[order], logprobs[order], tokens[order]
+
+
+@contextmanager
+def _in_fp32(model: Decoder) -> Iterator[None]:
+    """With the attention that needs no trying: what was chosen was tried with another type."""
+    before = model.compute_dtype, model.attention
+    model.compute_dtype, model.attention = torch.float32, "auto"
+    try:
+        yield
+    finally:
+        model.compute_dtype, model.attention = before
 
 
 def figures(pairs: Pairs, settings: DpoSection) -> dict[str, float]:

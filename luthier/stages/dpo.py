@@ -59,7 +59,7 @@ def _reference(job: Job, section: DpoSection, model: Decoder, device: str, rows:
     whole = known.get("rows") == rows.fingerprint and damaged(job.directory, known["file"]) is None
     if not follows() and not whole:
         job.progress.say(f"{section.name}: the reference looks at {rows.n_pairs:,} {split} pairs; this is done once")
-        _, logprobs, _ = pair_logprobs(model, rows, device)
+        _, logprobs, _ = pair_logprobs(model, rows, device, exact=split == "validation")
         record = write_array(job.directory / f"{split}-reference.npy", logprobs.numpy())
         write_manifest(path, {"version": 1, "rows": rows.fingerprint, "file": record})
     wait_for(lambda: read_manifest(path), path)
@@ -104,7 +104,7 @@ def _run(job: Job, section: DpoSection, before: str) -> Outcome:
 
     def validate() -> dict[str, float]:
         n_rows = max(1, section.eval_tokens // held_out.seq_len)
-        numbers, logprobs, tokens = pair_logprobs(model, held_out, device, n_rows)
+        numbers, logprobs, tokens = pair_logprobs(model, held_out, device, n_rows, exact=True)
         found = figures(Pairs(logprobs, known["validation"][numbers], tokens), section)
         found["kl"] = mean_divergence(model, reference, held_out, device, section.eval_tokens)
         return {**{f"val/{name}": value for name, value in found.items()}, **onlooker.regression()}

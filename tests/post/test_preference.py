@@ -89,3 +89,14 @@ def test_figures_tell_accuracy_by_which_answer_is_longer() -> None:
     assert found["accuracy"] == 0.5
     assert found["accuracy_where_chosen_is_longer"] == 1.0 and found["accuracy_where_chosen_is_not_longer"] == 0.0
     assert (found["chosen_tokens"], found["rejected_tokens"]) == (6.0, 5.0)
+
+
+def test_held_out_pairs_are_compared_in_fp32_and_the_model_trains_on_as_before(tmp_path: Path) -> None:
+    rows = packed(tmp_path)
+    model = model_for(rows)
+    expected, plain = (pair_logprobs(model, rows, "cpu", exact=exact)[1] for exact in (True, False))
+    assert torch.equal(expected, plain), "it computes in fp32 already"
+    model.compute_dtype, model.attention = torch.bfloat16, "naive"
+    exact, rounded = (pair_logprobs(model, rows, "cpu", exact=exact)[1] for exact in (True, False))
+    assert torch.equal(exact, expected) and not torch.equal(rounded, expected)
+    assert (model.compute_dtype, model.attention) == (torch.bfloat16, "naive")

@@ -46,8 +46,9 @@ def test_another_optimizer_trains_one_stage_alone(tiny: list[str], capsys: pytes
     settled = recipe.sft.settle_optim(recipe.optim)
     assert (settled.name, settled.lr, settled.muon_lr) == ("adamw", 1e-3, recipe.optim.muon_lr * 1e-3 / recipe.optim.lr)
     assert settled.betas == recipe.optim.betas
+    assert load_recipe(tiny, ["sft.muon_lr=0.5"]).sft.settle_optim(recipe.optim).muon_lr == 0.5
     plain = load_recipe(tiny)
-    assert "optimizer" not in load_stage("sft", plain).settings(plain)["sft"]
+    assert not {"optimizer", "muon_lr"} & set(load_stage("sft", plain).settings(plain)["sft"])
     run = Path(run_json([*tiny, "pretrain.steps=2", "optim.name=muon", "sft.optimizer=adamw", "--until", "sft"], capsys)["run"])
     before, after = (set(load_tensors(max((run / stage).glob("checkpoints/*/training.safetensors")))) for stage in ("pretrain", "sft"))
     assert any(name.startswith("muon.") for name in before) and not any(name.startswith("muon.") for name in after)
