@@ -83,8 +83,19 @@ def at_depth(depth: int, given: Mapping[str, Any] | None = None, ratio: float = 
 
 
 def for_params(params: int, given: Mapping[str, Any] | None = None, ratio: float = CHINCHILLA) -> Dialled:
-    """Derive the deepest recipe with at most so many parameters; one layer at least."""
-    return _deepest(lambda dialled: count(resolve_model(dialled.recipe))["total"] <= params, given or {}, ratio)
+    """Derive the deepest recipe with at most so many parameters.
+
+    Raises: ConfigError where one layer has more
+    """
+
+    def size(dialled: Dialled) -> int:
+        return count(resolve_model(dialled.recipe))["total"]
+
+    dialled = _deepest(lambda deeper: size(deeper) <= params, given or {}, ratio)
+    if (least := size(dialled)) > params:
+        fix = f"ask for {least:,} or more, or set tokenizer.vocab_size or model.d_model"
+        raise ConfigError(f"--params {params:,}: one layer and its embedding are {least:,} parameters", fix=fix)
+    return dialled
 
 
 def for_budget(seconds: float, hardware: Hardware, given: Mapping[str, Any] | None = None, ratio: float = CHINCHILLA) -> Dialled:

@@ -126,10 +126,17 @@ def test_a_machine_of_unknown_speed_is_refused() -> None:
         for_budget(60, Hardware("x", {}, 8))
 
 
-@pytest.mark.parametrize("most", [1_000, 1_000_000, 100_000_000])
+def test_fewer_parameters_than_one_layer_has_are_refused() -> None:
+    least = params(at_depth(1))
+    assert for_params(least).depth == 1
+    with pytest.raises(ConfigError, match=f"{least:,} parameters"):
+        for_params(least - 1)
+
+
+@pytest.mark.parametrize("most", [400_000, 1_000_000, 100_000_000])
 def test_for_params_is_the_deepest_within(most: int) -> None:
     dialled = for_params(most)
-    assert params(dialled) <= most or dialled.depth == 1
+    assert params(dialled) <= most
     assert params(at_depth(dialled.depth + 1)) > most
 
 
