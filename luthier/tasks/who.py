@@ -20,8 +20,8 @@ FIELDS = (("text", "extract"),)
 
 SHORTEST, LONGEST = 300, 900
 """Characters in a passage, to which its last sentence may add; how long each is depends on its first."""
-PASSAGES, QUESTIONS, WORDS = 100, 6, 12
-"""The most passages of one record, questions of one passage, and words of one answer."""
+PASSAGES, QUESTIONS = 12, 6
+"""The most of one record, and of one passage."""
 
 _PEOPLE = word_set(
     """
@@ -46,7 +46,7 @@ _SENTENCE = re.compile(
     rf"|(?!(?:{_NOT_NAMES})\b)[A-Z][a-z]+(?: [A-Z][a-z]+)?)"
     rf" (?P<verb>{_PAST}) (?P<rest>[^.!?:;\"“”]+)[.!]"
 )
-_PLACE = re.compile(r"(?:in|at|on|under|near|behind|inside|beside|next to) ((?:the|a|an|his|her|their) [a-z ]+)")
+_PLACE = re.compile(r"(?:in|at|on|under|near|behind|inside|beside|next to) (?:the|a|an|his|her|their) [a-z ]+")
 _TENSELESS = word_set("was were had")
 
 
@@ -56,8 +56,7 @@ def conversations(record: Mapping[str, Any], source: str) -> Iterator[Conversati
     Raises: Unfit
     """
     for passage in _passages(fields.text(record, FIELDS[0], "text")):
-        short = {question: answer for question, answer in _questions(passage) if len(answer.split()) <= WORDS}
-        asked = sorted(short.items(), key=lambda one: draw(one[0], "order"))[:QUESTIONS]
+        asked = sorted(dict(_questions(passage)).items(), key=lambda one: draw(one[0], "order"))[:QUESTIONS]
         if asked:
             yield about(source, " ".join(passage), asked)
 
@@ -86,8 +85,8 @@ def _questions(passage: list[str]) -> Iterator[tuple[str, str]]:
         somebody = {part for word in subject.lower().split() for part in (word, word.removesuffix("s"))} & _PEOPLE
         who = "Who" if somebody or not _determined(subject) else "What"
         yield f"{who} {'was' if verb == 'were' else verb} {rest}?", named
-        if verb in ("was", "were") and (place := _PLACE.fullmatch(rest)):
-            yield f"Where {verb} {named}?", place[1]
+        if verb in ("was", "were") and _PLACE.fullmatch(rest):
+            yield f"Where {verb} {named}?", rest
         elif verb not in _TENSELESS and who == "Who" and begins[subject] == 1:
             yield f"What did {named} do?", f"{verb} {rest}"
 
