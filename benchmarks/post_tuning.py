@@ -36,8 +36,8 @@ from luthier.train.objective import mean_loss
 
 LOSS_TOKENS = 65_536
 """Held-out tokens of the response loss, questions included."""
-ASKED = 200
-"""Held-out instructions, and held-out extractive questions, that are asked."""
+ASKED = 400
+"""At most so many held-out instructions, and held-out extractive questions, are asked: all of both."""
 LONGEST = 128
 """Tokens within which an answer has to end."""
 MOST_KL, MOST_BPB = 0.1, 0.02
