@@ -1,8 +1,8 @@
 """Batches that a model makes itself. In: problems, the model as it is now. Out: sampled rows with their advantages. Next: policy.
 
-A rollout is a pure function of the weights, of the recipe's seed and of its number: each sample's seed is a hash of seed, rollout,
-problem and place in its group. So a training that was killed samples the same again. Where several updates use one rollout, it is
-written down before the first of them, because the weights move on.
+A rollout is a pure function of the weights, of the recipe's seed and of its number: each sample's seed is a hash of seed, rollout
+and place in it. So a training that was killed samples the same again. Where several updates use one rollout, it is written down before
+the first of them, because the weights move on.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ from luthier.train.objective import micro_batches
 ROWS_AT_ONCE = 64
 
 
-def problem_seed(seed: int, rollout: int, problem: int, sample: int) -> int:
-    """The seed of one sample."""
-    text = f"{seed} {rollout} {problem} {sample}".encode()
+def sample_seed(seed: int, rollout: int, place: int) -> int:
+    """The seed of one sample, by its place among all of its rollout: a problem that stands there twice is answered anew."""
+    text = f"{seed} {rollout} {place}".encode()
     return int.from_bytes(blake2b(text, digest_size=8, person=b"rollout").digest(), "big") >> 1
 
 
@@ -130,7 +130,7 @@ class Rollouts:
         group, rows = self._settings.group_size, self._rows
         self._engine.model.eval()
         asked = [problem for problem in problems for _ in range(group)]
-        seeds = [problem_seed(self._seed, number, problem, i % group) for i, problem in enumerate(asked)]
+        seeds = [sample_seed(self._seed, number, place) for place in range(len(asked))]
         ours = self._settings
         drawn = {"temperature": ours.temperature, "top_p": ours.top_p, "max_new_tokens": ours.max_new_tokens}
         settings = SamplingSection(top_k=0, repetition_penalty=1.0, **drawn)
@@ -210,13 +210,12 @@ class RolloutLoader(Loader):
     def batch(self, step: int, rows: np.ndarray | None = None) -> Batch:
         """Return a step's rollout: sampled now where the step is its first, else as it was sampled then.
 
-        Raises: CheckpointError when it was written down and is damaged
+        Raises: CheckpointError when it was written down and is damaged or lost
         """
         number, update = divmod(step, self._updates)
         if update == 0 or self._latest is None or self._latest[0] != number:
-            kept = self._read(number) if update else None
-            made = kept or self._rollouts.make(number, self.rows(step).tolist())
-            if kept is None and self._updates > 1 and self._writes:
+            made = self._read(number) if update else self._rollouts.make(number, self.rows(step).tolist())
+            if update == 0 and self._updates > 1 and self._writes:
                 self._write(number, made)
             self._latest = number, made
         return self._latest[1]
@@ -251,15 +250,16 @@ class RolloutLoader(Loader):
         with atomic_file(self._path(number)) as file:
             file.write(arrays.getvalue())
 
-    def _read(self, number: int) -> Batch | None:
-        path = self._path(number)
-        if not path.exists():
-            return None
+    def _read(self, number: int) -> Batch:
+        path, first = self._path(number), number * self._updates
+        fix = f"give it back from a copy, or remove the stage's checkpoints after step {first}; then run again"
+        if not path.exists():  # sampled now, it would be by weights that have moved
+            steps = f"steps {first} to {first + self._updates - 1}"
+            raise CheckpointError(f"{path}: the rollout of {steps} is not there, and these weights would sample another", fix=fix)
         try:
             with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as stored:
                 arrays: dict[str, np.ndarray] = {name: stored[name] for name in stored.files}
             extras = {name.removeprefix("extras."): array for name, array in arrays.items() if name.startswith("extras.")}
             return Batch(arrays["inputs"], arrays["targets"], extras=extras)
         except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-            fix = "remove the stage's newest checkpoint and run again"
             raise CheckpointError(f"{path}: the rollout is damaged: {error}", fix=fix) from error

@@ -135,6 +135,26 @@ def test_a_damaged_rollout_is_an_error(tmp_path: Path) -> None:
         loader(settings, tmp_path)[0].batch(3)
 
 
+def test_a_lost_rollout_is_an_error_and_not_sampled_again(tmp_path: Path) -> None:
+    settings = section(prompts_per_step=2, group_size=3, updates_per_rollout=3)
+    loader(settings, tmp_path)[0].batch(3)
+    (tmp_path / "00000001.npz").unlink()
+    for step in (4, 5):
+        with pytest.raises(CheckpointError, match=r"00000001\.npz: the rollout of steps 3 to 5 is not there") as raised:
+            loader(settings, tmp_path)[0].batch(step)
+        assert "checkpoints after step 3" in str(raised.value.fix)
+    loader(settings, tmp_path)[0].batch(3)
+
+
+def test_a_problem_asked_twice_in_a_step_is_answered_anew(tmp_path: Path) -> None:
+    settings = section(prompts_per_step=60, group_size=2)  # of 40 problems
+    made, _ = loader(settings, tmp_path)
+    asked, batch = made.rows(0).tolist(), made.batch(0)
+    again = [(asked.index(problem), place) for place, problem in enumerate(asked) if place > asked.index(problem)]
+    groups = batch.targets.reshape(60, 2, -1)
+    assert len(again) == 20 and not any(np.array_equal(groups[one], groups[other]) for one, other in again)
+
+
 def test_prompts_without_room_are_counted() -> None:
     long = problem("one " * 60, "1", "number")
     rows = ProblemRows([*arithmetic(1)[0][:3], long], [], TOKENIZER, 9, 64)
