@@ -22,16 +22,16 @@ RECIPES = ROOT.parent / "recipes"
 
 
 def finished(data: Path, runs: Path, recipes: Sequence[str], changes: Sequence[str] = ()) -> RunDirectory:
-    """Run recipes, laid over each other, by `luthier run`: from a folder where `data` leads to the texts, as the recipes expect.
+    """Run recipes, laid over each other, by `luthier run`: from a folder where `data`, if it is there, leads to the texts, as the recipes expect.
 
     What is there already is found again.
     Raises: SystemExit when the run fails
     """
     runs.mkdir(parents=True, exist_ok=True)
     texts = runs / "data"
-    if not texts.exists():
+    if data.is_dir() and not texts.is_symlink():
         texts.symlink_to(data.resolve(), target_is_directory=True)
-    elif texts.resolve() != data.resolve():
+    if texts.is_symlink() and texts.resolve() != data.resolve():
         raise SystemExit(f"{texts} leads to {texts.resolve()}, not to {data.resolve()}: give another --runs")
     command = [sys.executable, "-m", "luthier", "run", *(str(RECIPES / name) for name in recipes), *changes, "runs.root=.", "--json"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT.parent)}

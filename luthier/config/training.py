@@ -95,7 +95,7 @@ class TrainingSection(Section):
     eval_every: Positive = 100
     """Steps between validation losses."""
     eval_tokens: Positive = 65_536
-    """Validation tokens used while training; the final evaluation uses all."""
+    """Validation tokens used while training, of packed rows from all over; the final evaluation of pretraining's text uses all."""
     sample_every: Positive = 100
     """Steps between live samples."""
     checkpoint_every: Positive | None = None

@@ -209,3 +209,9 @@ def gather(rows: RowSource, indices: Sequence[int] | np.ndarray) -> Batch:
     inputs, targets, doc_ids = zip(*(rows.row(int(index)) for index in indices), strict=True)
     present = [ids for ids in doc_ids if ids is not None]
     return Batch(np.stack(inputs), np.stack(targets), np.stack(present) if len(present) == len(inputs) else None)
+
+
+def spread_rows(n_rows: int, most: int) -> np.ndarray:
+    """Numbers of at most `most` of `n_rows` rows, one at least, evenly from the first to the last: packed rows lie longest first."""
+    most = min(n_rows, max(1, most))
+    return np.arange(most) * n_rows // most

@@ -25,8 +25,8 @@ from luthier.tokenizer.tokenizer import Tokenizer
 PADDING = -1
 """The document number of padding."""
 _WORTH_A_WARNING = 0.01
-Sequences = tuple[tuple[list[int], int], tuple[list[int], int]]
-"""For each side of a pair its ids, and how many of the last ones are the answer."""
+Sequences = tuple[tuple[list[int], list[bool]], tuple[list[int], list[bool]]]
+"""For each side of a pair its ids, and which of them are the answer, with what ends it."""
 
 
 def pack_preferences(
@@ -75,9 +75,9 @@ def pack_preferences(
         "too_long": examples,
         "tokens": tokens,
         "padding_fraction": round(1 - tokens / (len(rows) * (seq_len + 1)), 4),
-        "chosen_tokens": round(float(np.mean([found[0][1] for _, found in fitted])), 2),
-        "rejected_tokens": round(float(np.mean([found[1][1] for _, found in fitted])), 2),
-        "chosen_longer": round(float(np.mean([found[0][1] > found[1][1] for _, found in fitted])), 4),
+        "chosen_tokens": round(float(np.mean([sum(found[0][1]) for _, found in fitted])), 2),
+        "rejected_tokens": round(float(np.mean([sum(found[1][1]) for _, found in fitted])), 2),
+        "chosen_longer": round(float(np.mean([sum(found[0][1]) > sum(found[1][1]) for _, found in fitted])), 4),
     }
     _write(fitted, rows, tokenizer, seq_len, directory, split, report)
     if shortened + dropped > _WORTH_A_WARNING * len(preferences):
@@ -106,12 +106,12 @@ def fit_pair(
     return None, False
 
 
-def _side(prompt: Sequence[Message], answer: str, tokenizer: Tokenizer) -> tuple[list[int], int]:
-    """Ids of a conversation, and how many of them are its last answer with what ends it."""
+def _side(prompt: Sequence[Message], answer: str, tokenizer: Tokenizer) -> tuple[list[int], list[bool]]:
+    """Ids of a conversation, and which of them are its last answer with what ends it."""
     before, _ = render(prompt, tokenizer)
     ids, mask = render([*prompt, Message("assistant", answer)], tokenizer)
-    ends = tokenizer.chat.ends  # then `before` ends with a token that the whole has not got there
-    return ids, sum(mask[len(before) - ends :])
+    first = len(before) - tokenizer.chat.ends  # then `before` ends with a token that the whole has not got there
+    return ids, [False] * first + mask[first:]
 
 
 def _length(found: Sequences) -> int:
@@ -133,10 +133,9 @@ def _write(
         start = 0
         for pair in map(int, rows.row(row)):
             for side, (ids, answer) in enumerate(fitted[pair][1]):
-                end = start + len(ids)
-                tokens[row, start:end], documents[row, start:end] = ids, 2 * pair + side
-                masks[row, end - answer : end] = True
-                start = end
+                stretch = np.s_[row, start : start + len(ids)]
+                tokens[stretch], masks[stretch], documents[stretch] = ids, answer, 2 * pair + side
+                start += len(ids)
     PreferenceRows.write(arrays, tokenizer, directory, split, report, pairs=len(fitted))
 
 

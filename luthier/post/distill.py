@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from luthier.model.decoder import Decoder
-from luthier.pack.loader import IGNORE_INDEX, Batch, RowSource, gather
+from luthier.pack.loader import IGNORE_INDEX, Batch, RowSource, gather, spread_rows
 from luthier.post.logprobs import Logits
 from luthier.train.device import within_memory
 from luthier.train.objective import Rows, micro_batches
@@ -129,17 +128,18 @@ class Distillation:
 
 @torch.inference_mode()
 def mean_divergence(model: Decoder, reference: Decoder, rows: RowSource, device: str, max_tokens: int) -> float:
-    """Mean KL(model || reference) of the next token at the targets of the first rows; exact, over the whole vocabulary.
+    """Mean KL(model || reference) of the next token at the targets of rows of at most `max_tokens` tokens, from all over;
+    exact, over the whole vocabulary.
 
     Units: nats per token
     """
-    n_rows = min(rows.n_rows, max(1, max_tokens // rows.seq_len))
+    some = spread_rows(rows.n_rows, max_tokens // rows.seq_len)
     caps = reference.config.logit_softcap, model.config.logit_softcap
 
     def attempt(at_once: int) -> float:
         total, n_targets = 0.0, 0
-        for start in range(0, n_rows, at_once):
-            batch = gather(rows, np.arange(start, min(n_rows, start + at_once)))
+        for start in range(0, len(some), at_once):
+            batch = gather(rows, some[start : start + at_once])
             (part,) = micro_batches(batch, at_once, device)
             ours, theirs = (one(part.inputs, doc_ids=part.doc_ids).flatten(0, 1) for one in (model, reference))  # (B T, D)
             given = (theirs, reference.head_weight, ours, model.head_weight, part.targets.flatten(), 1.0, 1.0, caps)

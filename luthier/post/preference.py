@@ -9,14 +9,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from luthier.config.post import DpoSection
 from luthier.model.decoder import Decoder
-from luthier.pack.loader import IGNORE_INDEX, gather
+from luthier.pack.loader import IGNORE_INDEX, gather, spread_rows
 from luthier.pack.preferences import PreferenceRows
 from luthier.post.logprobs import Logits, token_logprobs
 from luthier.post.pairs import PairMeasures
@@ -127,18 +126,18 @@ class PreferenceObjective(PairMeasures):
 def pair_logprobs(
     model: Decoder, rows: PreferenceRows, device: str, n_rows: int | None = None, exact: bool = False
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Log-probabilities of the answers in the first `n_rows` rows, or in all; fewer rows at once when memory runs out.
+    """Log-probabilities of the answers in `n_rows` rows from all over, or in all; fewer rows at once when memory runs out.
 
     `exact` computes in fp32, whatever the model trains in: what bf16 rounds away decides some pairs.
 
     Shapes: -> numbers of the pairs (P,), ascending; log-probabilities (P, 2); tokens (P, 2); on the CPU
     """
-    end, how = min(rows.n_rows, n_rows or rows.n_rows), Logits(model.config.logit_softcap)
+    some, how = spread_rows(rows.n_rows, n_rows or rows.n_rows), Logits(model.config.logit_softcap)
 
     def attempt(at_once: int) -> list[tuple[Tensor, ...]]:
         found: list[tuple[Tensor, ...]] = []
-        for start in range(0, end, at_once):
-            (part,) = micro_batches(gather(rows, np.arange(start, min(end, start + at_once))), at_once, device)
+        for start in range(0, len(some), at_once):
+            (part,) = micro_batches(gather(rows, some[start : start + at_once]), at_once, device)
             hidden = model(part.inputs, doc_ids=part.doc_ids)  # (B, T, D)
             logprobs, _ = token_logprobs(hidden, model.head_weight, part.targets, how)
             found.append(tuple(values.cpu() for values in answers(logprobs, part)))

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from luthier.model.decoder import Decoder
-from luthier.pack.loader import IGNORE_INDEX, gather
+from luthier.pack.loader import IGNORE_INDEX, gather, spread_rows
 from luthier.pack.preferences import PreferenceRows
 from luthier.post.pairs import PairMeasures
 from luthier.train.device import within_memory
@@ -68,13 +67,13 @@ class RewardObjective(PairMeasures):
 
 @torch.inference_mode()
 def held_out_rewards(model: Decoder, rows: PreferenceRows, token: int, device: str, n_rows: int) -> dict[str, float]:
-    """Loss, margin and accuracy on the first `n_rows` rows."""
-    end = min(rows.n_rows, n_rows)
+    """Loss, margin and accuracy on `n_rows` rows from all over."""
+    some = spread_rows(rows.n_rows, n_rows)
 
     def attempt(at_once: int) -> Tensor:
         found: list[Tensor] = []
-        for start in range(0, end, at_once):
-            (part,) = micro_batches(gather(rows, np.arange(start, min(end, start + at_once))), at_once, device)
+        for start in range(0, len(some), at_once):
+            (part,) = micro_batches(gather(rows, some[start : start + at_once]), at_once, device)
             hidden = model(part.inputs, doc_ids=part.doc_ids)  # (B, T, D)
             found.append(pair_rewards(hidden, model.head_weight[token], part)[1])
         return torch.cat(found)

@@ -19,7 +19,7 @@ from luthier.tasks.conversation import Message
 from luthier.tasks.grading.constraints import CONSTRAINTS
 from luthier.tasks.grading.penalties import repetition_penalty
 from luthier.tasks.problems import Problem, problem
-from luthier.tokenizer.chat import render
+from luthier.tokenizer.chat import render_answered
 from luthier.tokenizer.tokenizer import Tokenizer
 
 
@@ -45,7 +45,7 @@ def learned(model: Decoder, tokenizer: Tokenizer, system: Sequence[Message], dev
 
     def says(problems: Sequence[Problem], answers: Sequence[Answer]) -> list[float]:
         asked = zip(problems, answers, strict=True)
-        said = [render([*one.behind(system), Message("assistant", answer.text)], tokenizer)[0] for one, answer in asked]
+        said = [render_answered([*one.behind(system), Message("assistant", answer.text)], tokenizer) for one, answer in asked]
         return rewards_of(model, [ids[-longest:] for ids in said], token, device)
 
     return Part("reward_model", weight, says)

@@ -68,8 +68,7 @@ def show_pairs_verb(arguments: Sequence[str], count: int, stage: str | None, as_
     longest = recipe.pack.seq_len
     for one in _spread(made.train, count):
         sides, whole = fit_pair(one, system, tokenizer, longest, (settings.seq_len or 2 * longest) + 1)
-        for name, (ids, learned) in zip(("chosen", "rejected"), sides or (([], 0), ([], 0)), strict=True):
-            mask = [place >= len(ids) - learned for place in range(len(ids))]
+        for name, (ids, mask) in zip(("chosen", "rejected"), sides or (([], []), ([], [])), strict=True):
             rows.append({"side": name, **_shown(one.place, one.source, ids, mask, whole, tokenizer)})
     if as_json:
         print_json({"run": str(run), "pairs": rows, "sources": made.sources})

@@ -39,6 +39,12 @@ def render(messages: Sequence[Message], tokenizer: Tokenizer) -> tuple[list[int]
     return ids, mask
 
 
+def render_answered(messages: Sequence[Message], tokenizer: Tokenizer) -> list[int]:
+    """Return the ids of a conversation up to the last token that the assistant has to produce: a layout may put text behind it."""
+    ids, mask = render(messages, tokenizer)
+    return ids[: len(mask) - mask[::-1].index(True)] if any(mask) else ids
+
+
 def render_prompt(messages: Sequence[Message], tokenizer: Tokenizer) -> list[int]:
     """Return the ids of a conversation that the assistant has to continue: they end with `<|assistant|>`."""
     return [*_turns(messages, tokenizer)[0], tokenizer.special.assistant]

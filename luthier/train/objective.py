@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from luthier.model.decoder import Decoder
-from luthier.pack.loader import IGNORE_INDEX, Batch, RowSource, gather
+from luthier.pack.loader import IGNORE_INDEX, Batch, RowSource, gather, spread_rows
 from luthier.train.device import within_memory
 
 CHUNK_TOKENS = 1024
@@ -207,19 +207,19 @@ class _HeadLoss(torch.autograd.Function):
 
 @torch.inference_mode()
 def mean_loss(model: Decoder, rows: RowSource, device: str, max_tokens: int, rows_at_once: int = 16) -> float:
-    """Mean loss over the targets of the first rows of at most `max_tokens` tokens; fewer rows at once when memory runs out.
+    """Mean loss over the targets of rows of at most `max_tokens` tokens, from all over; fewer rows at once when memory runs out.
 
     Units: nats per token
     """
-    n_rows = min(rows.n_rows, max(1, max_tokens // rows.seq_len))
-    loss, _ = within_memory(lambda at_once: _mean_loss(model, rows, device, n_rows, at_once), rows_at_once, device)
+    some = spread_rows(rows.n_rows, max_tokens // rows.seq_len)
+    loss, _ = within_memory(lambda at_once: _mean_loss(model, rows, device, some, at_once), rows_at_once, device)
     return loss
 
 
-def _mean_loss(model: Decoder, rows: RowSource, device: str, n_rows: int, at_once: int) -> float:
+def _mean_loss(model: Decoder, rows: RowSource, device: str, some: np.ndarray, at_once: int) -> float:
     total, n_targets = 0.0, 0
-    for start in range(0, n_rows, at_once):
-        batch = gather(rows, np.arange(start, min(n_rows, start + at_once)))
+    for start in range(0, len(some), at_once):
+        batch = gather(rows, some[start : start + at_once])
         (part,) = micro_batches(batch, at_once, device)
         hidden = model(part.inputs, doc_ids=part.doc_ids)  # (B, T, D)
         losses = F.cross_entropy(model.logits(hidden).flatten(0, 1), part.targets.flatten(), ignore_index=IGNORE_INDEX, reduction="sum")

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from luthier.errors import DataError
-from luthier.pack.loader import IGNORE_INDEX, Batch, Loader, Row, gather
+from luthier.pack.loader import IGNORE_INDEX, Batch, Loader, Row, gather, spread_rows
 from luthier.plan.horizon import StepRows
 
 SIZES = (st.integers(1, 60), st.integers(1, 25), st.integers(0, 2**63 - 1))
@@ -146,3 +146,10 @@ def test_rows_drawn_with_replacement_depend_on_the_step_alone() -> None:
     assert found == drawn(True) and found[:100] != found[100:]
     assert len(set(found[:100])) < 80 and len(set(found[100:])) < 80
     assert sorted(drawn(False)[:100]) == list(range(100))
+
+
+def test_some_rows_are_from_all_over() -> None:
+    assert spread_rows(10, 100).tolist() == list(range(10)) and spread_rows(10, 0).tolist() == [0] and spread_rows(0, 5).tolist() == []
+    for n_rows, most in ((1000, 7), (1081, 128), (5, 4)):
+        found = spread_rows(n_rows, most)
+        assert len(set(found.tolist())) == most and abs(found.mean() - n_rows / 2) <= n_rows / most

@@ -15,6 +15,30 @@ from luthier.tasks.preferences import preference
 from luthier.tokenizer.chat import parse, render
 from tests.post.pairs import packed, pairs
 from tests.small import small_tokenizer
+from tests.tokenizer.kinds import EVERY, tokenizer_of
+
+
+def _learned(ids: list[int], mask: list[bool]) -> list[int]:
+    return [token for token, learned in zip(ids, mask, strict=True) if learned]
+
+
+@pytest.mark.parametrize(("kind", "layout"), [(kind, layout) for kind, layout in EVERY if kind.startswith("bpe")])
+def test_targets_are_the_answer_and_what_ends_it_in_every_layout(tmp_path: Path, kind: str, layout: str) -> None:
+    """A layout may put text behind the end of a turn, which is not the answer's."""
+    tokenizer, made = tokenizer_of(kind, layout), pairs(6)
+    pack_preferences(made, [Message("system", "be kind.")], tokenizer, 100, 200, tmp_path, "train")
+    rows, seen = PreferenceRows.open(tmp_path, "train"), 0
+    for index in range(rows.n_rows):
+        _, targets, documents = rows.row(index)
+        assert documents is not None
+        for number in sorted(set(documents.tolist()) - {PADDING}):
+            one = made[number // 2]
+            text = one.rejected if number % 2 else one.chosen
+            ends = [tokenizer.special.end_of_turn, *[tokenizer.special.end_of_text] * tokenizer.chat.ends]
+            expected = [*tokenizer.encode(tokenizer.chat.prefix + text), *ends]
+            assert targets[(documents == number) & (targets != IGNORE_INDEX)].tolist() == expected
+            seen += 1
+    assert seen == 2 * len(made)
 
 
 def test_rows_hold_whole_pairs_and_only_answers_are_targets(tmp_path: Path) -> None:
@@ -55,7 +79,7 @@ def test_a_long_prompt_loses_its_oldest_turns_and_never_an_answer() -> None:
     for (ids, answer), text in zip(found, ("Salt.", "No."), strict=True):
         said = parse(ids, tokenizer)
         assert said[0] == Message("system", "Be kind.") and said[1].role == "user" and said[-1] == Message("assistant", text)
-        assert ids[-1] == tokenizer.special.end_of_turn and tokenizer.decode(ids[-answer:-1]).strip() == text
+        assert ids[-1] == tokenizer.special.end_of_turn and tokenizer.decode(_learned(ids, answer)[:-1]).strip() == text
     assert fit_pair(one, [], tokenizer, 8, 800) == (None, False)
 
 
