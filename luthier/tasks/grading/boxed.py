@@ -1,6 +1,9 @@
 """Mathematical answers in a box. In: LaTeX. Out: whether two of them are the same. Next: judge.
 
 What differs in writing only is made the same: spaces, sizes of brackets, kinds of fraction, degrees, units in text, `x =` in front.
+Numbers are compared by value: decimals, fractions, mixed numbers, powers of ten; behind a number may stand a common unit where the answer
+has none. Not the same are other powers and expressions of one value (`2^5` and 32, `x+1` and `1+x`), units that differ (`1 m`, `100 cm`),
+and a unit that is not in `_UNIT`, or of one letter next to its number (`2m`, which may be a product).
 """
 
 from __future__ import annotations
@@ -10,6 +13,13 @@ import re
 from luthier.tasks.grading.number import last_box, readings, same_number
 
 _UNITS = re.compile(r"\\(?:text|mathrm|mbox)\s*\{\s*[^{}\d]*\}(?:\^\{?\d\}?)?$")
+_UNIT = re.compile(
+    r"(?<=[\d}])(?:(?:\s|~|\\[,;:! ])+(?:square |cubic |sq\.? )?(?:[mgshL]"
+    r"|[cmk]m|[mk]g|m[Ls]|ml|km/h|m/s|mph|in|ft|yd|mi|lbs?|oz|sec|min|hrs?|inch(?:es)?|feet|foot|yards?|miles?|(?:centi|milli|kilo)?met(?:er|re)s?"
+    r"|(?:kilo|milli)?grams?|pounds?|ounces?|(?:milli)?lit(?:er|re)s?|gallons?|seconds?|minutes?|hours?|days?|weeks?|months?|years?"
+    r"|dollars?|cents?|degrees?|percent|units?)|[cmk]m|kg|ft|mph)(?:\s?\^\s?\{?\d\}?)?[\s.$]*$"
+)
+"""A unit behind a number, at the end of an answer."""
 _REWRITES = (
     (re.compile(r"\\(?:left|right|[bB]igg?[lr]?|displaystyle|limits)(?![a-zA-Z])"), ""),
     (re.compile(r"\\(?:[,;:!> ]|quad|qquad)|~|\\\\$"), ""),
@@ -31,7 +41,10 @@ _REWRITES = (
 )
 _NAMED = re.compile(r"^(?:[a-zA-Z](?:_\{?\w+\}?)?|[a-zA-Z]\([a-z]\))(?:=|\\in)(?=.)")
 _SLASH = re.compile(r"(-?)(\d+)/(\d+)")
-_ONE_NUMBER = re.compile(r"-?(?:\d+(?:\.\d+)?|\.\d+|\\frac\{\d+\}\{\d+\}|\d+/\d+|\d+\\frac\{\d+\}\{\d+\})")
+_ONE_NUMBER = re.compile(
+    r"-?(?:(?:(?:\d+(?:\.\d+)?|\.\d+)\*)?10\^(?:\{-?\d{1,2}\}|\d{1,2})|\d+(?:\.\d+)?|\.\d+"
+    r"|\\frac\{\d+\}\{\d+\}|\d+/\d+|\d+\\frac\{\d+\}\{\d+\})"
+)
 
 
 def plain_latex(text: str) -> str:
@@ -56,9 +69,11 @@ def boxed(response: str, answer: str) -> float:
     if said is None:
         return 0.0
     one, other = plain_latex(said), plain_latex(answer if wanted is None else wanted)
+    if _ONE_NUMBER.fullmatch(other):
+        one = plain_latex(_UNIT.sub("", said))
     if one == other:
         return float(bool(one))
     if _ONE_NUMBER.fullmatch(one) and _ONE_NUMBER.fullmatch(other):
-        mine, theirs = (readings(text.replace("\\frac", " \\frac")) for text in (one, other))
+        mine, theirs = (readings(text) for text in (one, other))
         return float(bool(mine and theirs) and any(same_number(a, b) for a in mine[-1] for b in theirs[-1]))
     return float(one.casefold() == other.casefold())

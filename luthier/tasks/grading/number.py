@@ -1,6 +1,8 @@
 """Numbers as people write them. In: a text. Out: what its last number may mean, as fractions. Next: judge.
 
-Read are commas, currencies, units, percentages, fractions, mixed numbers, powers of ten, LaTeX; a full stop behind is none of the number.
+Read are commas, currencies, units and their exponents, percentages, fractions, mixed numbers, powers of ten, LaTeX; a full stop behind is
+none of the number. Not read are powers of other numbers (`2^5`), digits set high (`10³` is 10), roots, numbers in words, and a minus apart
+from its number (`- 5`). Of a quantity in two units (`5 ft 3 in`) the last counts.
 """
 
 from __future__ import annotations
@@ -10,13 +12,16 @@ from fractions import Fraction
 
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*(\{|[^\s{])")
 _SCALES = {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
+_FRACTION = re.compile(r"[ \t]{0,3}(-?)\\[dt]?frac\s*(?:\{([^{}]*)\}\s*\{([^{}]*)\}|(\d)\s*(\d))")
+_POWER = r"\s?\^\s?\{?([-+]?\d{1,2})\}?(?!\d)"
 _LATEX = (
-    (re.compile(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}"), r" \1/\2 "),
-    (re.compile(r"\\[dt]?frac\s*(\d)\s*(\d)"), r" \1/\2 "),
     (re.compile(r"\\(?:text|mathrm|textbf|mathbf)\s*\{([^{}]*)\}"), r" \1 "),
     (re.compile(r"\\[,!;: ]|\{,\}(?=\d)"), ""),
     (re.compile(r"\\([$%])"), r"\1"),
     (re.compile(r"[*_]{2,}"), ""),
+    (re.compile(r"(?<=\d)\s?(?:\\times|\\cdot|[×·*x])\s?10" + _POWER), r"e\1 "),
+    (re.compile(r"(?<![\w.])10" + _POWER), r"1e\1 "),
+    (re.compile(r"(?<=[a-zA-Z])" + _POWER), " "),  # of a unit
 )
 _NUMBER = re.compile(
     r"(?<![\w.])(?P<minus>(?:(?<![)\]])-)?)[$€£¥₹]?(?P<minus_too>-?)"
@@ -33,9 +38,17 @@ _ANSWER = re.compile(r"(?i)\banswer\b(?:\s+is\b)?[^\n\d]{0,30}?(?=[-$€£¥₹.
 def readings(text: str) -> list[frozenset[Fraction]]:
     """Give each number of a text with all it may mean: 50% is 50 or 1/2, 2 million is 2 or 2,000,000."""
     plain = text.replace("−", "-").replace("–", "-").replace("\u202f", "").replace("\u2009", "").replace("\xa0", " ")
+    plain = _FRACTION.sub(_slashed, plain)
     for pattern, replacement in _LATEX:
         plain = pattern.sub(replacement, plain)
     return [found for match in _NUMBER.finditer(plain) if (found := _meanings(match, plain))]
+
+
+def _slashed(match: re.Match[str]) -> str:
+    """Write a fraction with a slash; what is negative in it stands in front, and a space apart from a whole number before."""
+    top, bottom = (part.strip() for part in match.groups()[1:] if part is not None)
+    minus = "-" * ((bool(match[1]) + top.startswith("-") + bottom.startswith("-")) % 2)
+    return f" {minus}{top.removeprefix('-')}/{bottom.removeprefix('-')} "
 
 
 def _meanings(match: re.Match[str], text: str) -> frozenset[Fraction]:

@@ -16,6 +16,12 @@ _LETTER_AFTER = re.compile(
 _LETTER_FIRST = re.compile(r"^[\s(\[*\"']*(?P<capital>[A-Ja-j])(?:[).:\]*\"']+(?:\s|$)|\s*$)", re.MULTILINE)
 _LETTER_BRACKETED = re.compile(r"\((?P<capital>[A-Ja-j])\)")
 _LETTER_ALONE = re.compile(r"(?<![\w'’])(?P<capital>[B-HJ])(?![\w'’])|(?<![\w'’])(?P<last>[AI])(?=[.!*\s]*$)")
+_DENIED = re.compile(
+    r"(?:\b(?i:not|neither|nor|cannot)|n['’]t)\s+(?i:be\s+)?(?i:(?:the\s+)?(?:answer|option|choice|letter)\s+)?"
+    r"(?:[(\[*\"'$]*[A-J](?![\w'’])[)\]*\"'$]*|\([a-j]\))"
+    r"|(?<![\w'’])\(?[A-J]\)?\s+(?i:(?:is|was)\s+(?:not\s+(?:right|correct|true|the\s+answer)|wrong|incorrect|false)|isn['’]t)\b"
+)
+"""A letter that is ruled out."""
 
 
 def plain_words(text: str) -> str:
@@ -68,10 +74,15 @@ def choice(response: str, answer: str) -> float:
 
 
 def chosen_letter(text: str) -> str | None:
-    """Find the letter (A to J) that a text settles on: in a box, behind "answer", in front, in brackets, or alone."""
+    """Find the letter (A to J) that a text settles on: in a box, behind "answer", in front, in brackets, or alone.
+
+    A letter that is ruled out next to it ("not A", "A is wrong") is passed over. A denial further off ("A? No."), or of several letters
+    ("not A or B"), is not understood.
+    """
     box = last_box(text)
     if box is not None and re.fullmatch(r"\(?[A-Ja-j]\)?\.?", plain := plain_latex(box)):
         return plain.strip("().").upper()
+    text = _DENIED.sub(" ", text)
     for pattern in (_LETTER_AFTER, _LETTER_FIRST, _LETTER_BRACKETED, _LETTER_ALONE):
         found = list(pattern.finditer(text))
         if found:

@@ -48,6 +48,23 @@ from luthier.tasks.grading.words import choice, chosen_letter, exact, pattern, s
         ("0.333333333", "1/3"),
         ("10\u202f000", "10000"),
         (r"10{,}000 \text{ km}", "10000"),
+        (r"-\frac{1}{2}", "-0.5"),
+        (r"x = -\dfrac12", "-1/2"),
+        (r"\boxed{-1\frac{1}{2}}", "-1.5"),
+        (r"\frac{-1}{2}", "-0.5"),
+        (r"\frac{1}{-2}", "-0.5"),
+        (r"-\frac{-1}{2}", "0.5"),
+        (r"1 - \frac{1}{2}", "0.5"),
+        (r"1-\frac12", "0.5"),
+        ("5 cm^2", "5"),
+        ("10 m^{2}", "10"),
+        (r"\boxed{25 \text{ cm}^2}", "25"),
+        (r"\boxed{25\mathrm{cm}^{2}}", "25"),
+        ("9.8 m/s^2", "9.8"),
+        ("10^3", "1000"),
+        ("10^{-2}", "0.01"),
+        (r"-2.5 \times 10^{3}\text{ km}", "-2500"),
+        ("3 x 10^2 m", "300"),
     ],
 )
 def test_numbers_that_are_right(response: str, answer: str) -> None:
@@ -70,6 +87,11 @@ def test_numbers_that_are_right(response: str, answer: str) -> None:
         ("18", "no number"),
         ("18 #### nothing", "18"),
         ("1,23", "123"),
+        (r"-\frac{1}{2}", "0.5"),
+        (r"\frac{1}{2}", "-0.5"),
+        ("5 cm^2", "2"),
+        ("10^3", "10"),
+        ("10^3", "3"),
     ],
 )
 def test_numbers_that_are_wrong(response: str, answer: str) -> None:
@@ -101,6 +123,19 @@ def test_a_number_means_what_is_written() -> None:
         (r"\boxed 7", "7"),
         (r"\boxed{1} then \boxed{2}.", "2"),
         (r"\boxed{2x \le 3}", r"2x\leq3"),
+        (r"\boxed{-\frac{1}{2}}", "-0.5"),
+        (r"\boxed{-0.5}", r"-\frac12"),
+        (r"\boxed{-1\frac{1}{2}}", "-1.5"),
+        (r"\boxed{25 cm}", "25"),
+        (r"\boxed{25\,cm^2}", "25"),
+        (r"\boxed{25 \text{ cm}^2}", "25"),
+        (r"\boxed{25 square feet.}", "25"),
+        (r"\boxed{60 km/h}", "60"),
+        (r"\boxed{7 m}", "7"),
+        (r"\boxed{\frac{1}{2} hours}", "0.5"),
+        (r"\boxed{10^3}", "1000"),
+        (r"\boxed{10^{3}}", "1000"),
+        (r"\boxed{2.5 \times 10^{-3}}", "0.0025"),
     ],
 )
 def test_boxes_that_are_right(response: str, answer: str) -> None:
@@ -109,7 +144,20 @@ def test_boxes_that_are_right(response: str, answer: str) -> None:
 
 @pytest.mark.parametrize(
     ("response", "answer"),
-    [("5", "5"), (r"\boxed{}", ""), (r"\boxed{5", "5"), (r"\boxed{\frac{2}{1}}", r"\frac{1}{2}"), (r"\boxed{2} \boxed{1}", "2")],
+    [
+        ("5", "5"),
+        (r"\boxed{}", ""),
+        (r"\boxed{5", "5"),
+        (r"\boxed{\frac{2}{1}}", r"\frac{1}{2}"),
+        (r"\boxed{2} \boxed{1}", "2"),
+        (r"\boxed{-\frac{1}{2}}", "0.5"),
+        (r"\boxed{0.5}", r"-\frac{1}{2}"),
+        (r"\boxed{2m}", "2"),
+        (r"\boxed{25}", "25 x"),
+        (r"\boxed{25 cm}", "2"),
+        (r"\boxed{10^3}", "10"),
+        (r"\boxed{2^{10}}", "1024"),
+    ],
 )
 def test_boxes_that_are_wrong(response: str, answer: str) -> None:
     assert boxed(response, answer) == 0.0
@@ -125,13 +173,32 @@ def test_boxes_match_their_braces() -> None:
 @pytest.mark.parametrize(
     "response",
     ["B", "b", "(B)", "B.", "B)", "B. Rain", "**B**", "The answer is B.", "the correct answer is (b)", "Answer: B", "Answer:\nB",
-     "I choose option B", r"\boxed{B}", r"\boxed{\text{(B)}}", "A is dry, so it is B", "Rain", "rain.", "A. Fire? No.\nB. Rain"],
+     "I choose option B", r"\boxed{B}", r"\boxed{\text{(B)}}", "A is dry, so it is B", "Rain", "rain.", "A. Fire? No.\nB. Rain",
+     "The answer is not A but B", "It is B, not A", "B. A is wrong", "It isn't (a). It is (b)", "The answer is B. C is not correct."],
 )  # fmt: skip
 def test_choices_in_many_phrasings(response: str) -> None:
     assert choice(response, "B\nRain") == 1.0
 
 
-@pytest.mark.parametrize("response", ["", "A", "The answer is A", "answer is a thing", "A cat", "Because", "fire"])
+@pytest.mark.parametrize(
+    "response",
+    [
+        "",
+        "A",
+        "The answer is A",
+        "answer is a thing",
+        "A cat",
+        "Because",
+        "fire",
+        "The answer is not B",
+        "It isn't B.",
+        "not (b)",
+        "B is not correct",
+        "B is wrong.",
+        "The answer cannot be B",
+        r"\boxed{not B}",
+    ],
+)
 def test_choices_that_are_wrong(response: str) -> None:
     assert choice(response, "B\nRain") == 0.0
 
