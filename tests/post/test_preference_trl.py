@@ -1,24 +1,34 @@
-"""Preference losses and their gradients against TRL's own code."""
+"""Preference losses and their gradients against TRL: DPO and IPO by its trainer, whole; the others by its code of the loss."""
 
 from __future__ import annotations
 
 import warnings
-from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
-from luthier.post.preference import Pairs, preference_losses
+from luthier.pack.loader import gather
+from luthier.post.preference import Pairs, PreferenceObjective, pair_logprobs, preference_losses
+from luthier.tasks.conversation import Message
+from luthier.train.objective import micro_batches
+from tests.post.pairs import packed, pairs
 from tests.post.test_preference import section
+from tests.small import small_decoder, small_tokenizer
+from tests.twins import SHAPES, arguments, assert_same_gradients, loss_of, twin
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
-    pytest.importorskip("trl")
-    from trl import DPOTrainer
+    from datasets import Dataset
+    from trl import DPOConfig, DPOTrainer
     from trl.experimental.cpo import CPOTrainer
     from trl.experimental.orpo import ORPOTrainer
+
+CPO_LOSS: Any = CPOTrainer.cpo_loss
+ODDS_RATIO_LOSS: Any = ORPOTrainer.odds_ratio_loss
 
 
 def some_pairs(seed: int = 1) -> Pairs:
@@ -34,45 +44,33 @@ def ours(pairs: Pairs, **values: Any) -> tuple[torch.Tensor, torch.Tensor]:
     return loss, torch.autograd.grad(loss, pairs.logprobs)[0]
 
 
-def trl_dpo_loss(pairs: Pairs, **values: Any) -> torch.Tensor:
-    """`DPOTrainer._compute_loss` on answers whose log-probability lies in their tokens evenly."""
-    trainer: Any = object.__new__(DPOTrainer)
-    both = torch.cat([pairs.tokens[:, 0], pairs.tokens[:, 1]])
-    mask = (torch.arange(int(both.max()) + 1)[None, :] < both[:, None] + 1) & (torch.arange(int(both.max()) + 1)[None, :] > 0)
-    flat = torch.cat([pairs.logprobs[:, 0], pairs.logprobs[:, 1]])
-    each = (flat / both)[:, None] * mask[:, 1:]
-    calm = SimpleNamespace(device=torch.device("cpu"), gather_for_metrics=lambda x: x, gather=lambda x: x, reduce=lambda x, **_: x)
-
-    class Model:
-        training = True
-
-        def __call__(self, **given: Any) -> Any:
-            quiet = torch.zeros_like(each)
-            return SimpleNamespace(log_probs=each, entropy=quiet, mean_logits=quiet, is_top1=quiet.bool(), aux_loss=0.0)
-
-    defaults = {
-        "accelerator": calm, "model": Model(), "args": SimpleNamespace(discopop_tau=0.05), "ld_alpha": None, "precompute_ref_logps": True,
-        "f_divergence_type": "reverse_kl", "beta": 0.1, "label_smoothing": 0.0, "loss_types": ["sigmoid"], "loss_weights": [1.0],
-        "use_weighting": False, "aux_loss_enabled": False, "_metrics": {"train": defaultdict(list)}, "_total_train_tokens": 0,
-        "_tp_size": 1,
-    }  # fmt: skip
-    trainer.__dict__.update({**defaults, **values})
-    inputs = {
-        "input_ids": torch.zeros_like(mask, dtype=torch.long), "attention_mask": mask.long(), "completion_mask": mask.long(),
-        "ref_chosen_logps": pairs.reference[:, 0], "ref_rejected_logps": pairs.reference[:, 1],
-    }  # fmt: skip
-    return trainer._compute_loss(trainer.model, inputs, return_outputs=False)
+def spoken(messages: Sequence[Message]) -> list[dict[str, str]]:
+    return [{"role": message.role, "content": message.content} for message in messages]
 
 
-@pytest.mark.parametrize("loss", ["sigmoid", "ipo"])
-@pytest.mark.parametrize("beta", [0.1, 0.7])
-def test_dpo_and_ipo_equal_trl(loss: str, beta: float) -> None:
-    pairs = some_pairs()
-    expected = trl_dpo_loss(pairs, beta=beta, loss_types=[loss])
-    gradient = torch.autograd.grad(expected, pairs.logprobs)[0]
-    found, own = ours(pairs, loss=loss, beta=beta)
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # of transformers, at what TRL calls
+@pytest.mark.parametrize("kind", SHAPES)
+@pytest.mark.parametrize(("loss", "beta"), [("sigmoid", 0.1), ("sigmoid", 0.7), ("ipo", 0.1), ("ipo", 0.7)])
+def test_dpo_and_ipo_equal_trl_from_texts_and_weights_on(loss: str, beta: float, kind: str, tmp_path: Path) -> None:
+    tokenizer, rows, settings = small_tokenizer(), packed(tmp_path / "rows"), section(loss=loss, beta=beta)
+    model, before = (small_decoder(seed, vocab_size=tokenizer.vocab_size, **SHAPES[kind]) for seed in (1, 2))
+    objective, found = PreferenceObjective(settings, pair_logprobs(before, rows, "cpu")[1]), torch.zeros(())
+    for part in micro_batches(gather(rows, range(rows.n_rows)), 2, "cpu"):
+        share = objective(model, model.head_weight, part, rows.n_pairs)
+        share.backward()
+        found += share.detach()
+
+    (theirs, known), (reference, _) = (twin(one, tokenizer, tmp_path / name) for name, one in (("model", model), ("before", before)))
+    assert type(theirs).__name__ == kind
+    given = [
+        {"prompt": spoken(one.prompt), "chosen": spoken(one.messages(one.chosen)[-1:]), "rejected": spoken(one.messages(one.rejected)[-1:])}
+        for one in pairs()
+    ]
+    config = DPOConfig(**arguments(tmp_path, loss_type=loss, beta=beta, max_length=None))
+    trainer = DPOTrainer(theirs, reference, config, train_dataset=Dataset.from_list(given), processing_class=known)
+    expected, right = loss_of(trainer)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(own, gradient, atol=1e-5, rtol=1e-5)
+    assert_same_gradients(model, right)
 
 
 @pytest.mark.parametrize(("smoothing", "gamma"), [(0.0, 0.5), (0.2, 1.4)])
@@ -82,7 +80,7 @@ def test_simpo_equals_trl(smoothing: float, gamma: float) -> None:
     stub = SimpleNamespace(
         alpha=0.0, loss_type="simpo", simpo_gamma=gamma, beta=2.0, label_smoothing=smoothing, accelerator=SimpleNamespace(device="cpu")
     )
-    expected = CPOTrainer.cpo_loss(stub, means[:, 0], means[:, 1])[0].mean()
+    expected = CPO_LOSS(stub, means[:, 0], means[:, 1])[0].mean()
     gradient = torch.autograd.grad(expected, pairs.logprobs)[0]
     found, own = ours(pairs, loss="simpo", beta=2.0, gamma=gamma, label_smoothing=smoothing)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
@@ -93,14 +91,14 @@ def test_label_smoothing_of_dpo_equals_trls_of_the_same_formula() -> None:
     pairs = some_pairs()
     stub = SimpleNamespace(alpha=0.0, loss_type="sigmoid", beta=0.3, label_smoothing=0.1, accelerator=SimpleNamespace(device="cpu"))
     ratios = pairs.logprobs - pairs.reference
-    expected = CPOTrainer.cpo_loss(stub, ratios[:, 0], ratios[:, 1])[0].mean()
+    expected = CPO_LOSS(stub, ratios[:, 0], ratios[:, 1])[0].mean()
     torch.testing.assert_close(ours(pairs, beta=0.3, label_smoothing=0.1)[0], expected, atol=1e-5, rtol=1e-5)
 
 
 def test_orpo_equals_trl() -> None:
     pairs = some_pairs()
     means = pairs.logprobs / pairs.tokens
-    odds = ORPOTrainer.odds_ratio_loss(SimpleNamespace(beta=0.4, accelerator=SimpleNamespace(device="cpu")), means[:, 0], means[:, 1])[0]
+    odds = ODDS_RATIO_LOSS(SimpleNamespace(beta=0.4, accelerator=SimpleNamespace(device="cpu")), means[:, 0], means[:, 1])[0]
     expected = (-means[:, 0]).mean() - odds.mean()  # each pair weighs the same: TRL's own mean over a batch of one
     gradient = torch.autograd.grad(expected, pairs.logprobs)[0]
     found, own = ours(pairs, loss="orpo", beta=0.4)

@@ -1,28 +1,53 @@
-"""The reward model: TRL's loss, rewards of packed pairs as of each conversation alone, and micro-batches that add up."""
+"""The reward model: TRL's loss and gradients, rewards of packed pairs as of each conversation alone, micro-batches that add up."""
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import pytest
 import torch
-import torch.nn.functional as F
 
 from luthier.pack.loader import IGNORE_INDEX, gather
-from luthier.post.reward import RewardObjective, held_out_rewards, pair_rewards, reward_losses, rewards_of
-from luthier.tokenizer.chat import render
+from luthier.pack.preferences import PreferenceRows, pack_preferences
+from luthier.post.reward import RewardObjective, held_out_rewards, pair_rewards, rewards_of
+from luthier.tokenizer.chat import render, render_answered
 from luthier.train.objective import micro_batches
 from tests.post.pairs import packed, pairs
 from tests.small import small_decoder, small_tokenizer
+from tests.twins import SHAPES, arguments, assert_same_gradients, loss_of, twin
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    from datasets import Dataset
+    from trl import RewardConfig, RewardTrainer
+from tests.tokenizer.kinds import tokenizer_of
 
 
-def test_the_loss_is_trls() -> None:
-    """`RewardTrainer.compute_loss`, written out."""
-    rewards = torch.randn(7, 2, generator=torch.Generator().manual_seed(1), requires_grad=True)
-    expected = -F.logsigmoid(rewards[:, 0] - rewards[:, 1]).mean() + 0.02 * ((rewards[:, 0] + rewards[:, 1]) ** 2).mean()
-    found = reward_losses(rewards, 0.02).mean()
-    torch.testing.assert_close(found, expected)
-    torch.testing.assert_close(*(torch.autograd.grad(loss, rewards)[0] for loss in (found, expected)))
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # of transformers, at what TRL calls
+@pytest.mark.parametrize("kind", SHAPES)
+def test_loss_and_gradients_equal_trls(kind: str, tmp_path: Path) -> None:
+    """There, the head is a row of its own and an answer's last token is read; here, a row of the model's head, and it is predicted."""
+    rows, tokenizer = packed(tmp_path / "rows"), small_tokenizer()
+    model = small_decoder(vocab_size=tokenizer.vocab_size, **{**SHAPES[kind], "tie_embeddings": False})
+    token, centre, found = tokenizer.special.end_of_text, 0.02, torch.zeros(())
+    objective = RewardObjective(token, centre)
+    for part in micro_batches(gather(rows, range(rows.n_rows)), 2, "cpu"):
+        share = objective(model, model.head_weight, part, rows.n_pairs)
+        share.backward()
+        found += share.detach()
+
+    theirs, known = twin(model, tokenizer, tmp_path / "twin", "SequenceClassification", num_labels=1)
+    with torch.no_grad():
+        theirs.score.weight.copy_(model.head_weight[token][None])
+    sides = {"chosen_ids": [one.messages(one.chosen) for one in pairs()], "rejected_ids": [one.messages(one.rejected) for one in pairs()]}
+    told = {name: [render(messages, tokenizer)[0][:-1] for messages in talks] for name, talks in sides.items()}
+    config = RewardConfig(**arguments(tmp_path, max_length=None, center_rewards_coefficient=centre))
+    trainer = RewardTrainer(theirs, config, train_dataset=Dataset.from_dict(told), processing_class=known)
+    expected, right = loss_of(trainer)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    right["lm_head.weight"] = torch.zeros_like(model.head_weight).index_copy(0, torch.tensor([token]), right.pop("score.weight"))
+    assert_same_gradients(model, right)
 
 
 def test_packed_pairs_have_the_rewards_of_each_conversation_alone(tmp_path: Path) -> None:
@@ -35,6 +60,21 @@ def test_packed_pairs_have_the_rewards_of_each_conversation_alone(tmp_path: Path
     alone = [
         rewards_of(model, [render(one.messages(text), tokenizer)[0] for text in (one.chosen, one.rejected)], token, "cpu")
         for one in pairs()
+    ]
+    torch.testing.assert_close(found, torch.tensor(alone), atol=1e-4, rtol=1e-4)
+
+
+def test_text_that_a_layout_puts_behind_an_answer_is_not_judged(tmp_path: Path) -> None:
+    tokenizer, made = tokenizer_of("bpe", "ids"), pairs(6)
+    assert tokenizer.chat.suffix
+    pack_preferences(made, [], tokenizer, 100, 200, tmp_path, "train")
+    rows, model, token = PreferenceRows.open(tmp_path, "train"), small_decoder(vocab_size=600), tokenizer.special.end_of_text
+    (part,) = micro_batches(gather(rows, range(rows.n_rows)), rows.n_rows, "cpu")
+    with torch.no_grad():
+        _, found = pair_rewards(model(part.inputs, doc_ids=part.doc_ids), model.head_weight[token], part)
+    alone = [
+        rewards_of(model, [render_answered(one.messages(text), tokenizer) for text in (one.chosen, one.rejected)], token, "cpu")
+        for one in made
     ]
     torch.testing.assert_close(found, torch.tensor(alone), atol=1e-4, rtol=1e-4)
 

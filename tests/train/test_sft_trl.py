@@ -1,4 +1,4 @@
-"""The loss of packed conversations and its gradients against TRL's collator and the loss that its trainer takes, one conversation a row."""
+"""The loss of packed conversations and its gradients against TRL's trainer, one conversation a row."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from luthier.pack.loader import IGNORE_INDEX, gather
 from luthier.tasks.conversation import Conversation, conversation
 from luthier.train.objective import NextToken, micro_batches
 from tests.small import SENTENCES, small_decoder, small_tokenizer
+from tests.twins import SHAPES, arguments, assert_same_gradients, loss_of, twin
 
-transformers = pytest.importorskip("transformers")
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
-    pytest.importorskip("trl")
-    from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
+    from datasets import Dataset
+    from trl import SFTConfig, SFTTrainer
 
 
 def some_conversations() -> list[Conversation]:
@@ -32,9 +32,11 @@ def some_conversations() -> list[Conversation]:
     return made
 
 
-def test_packed_loss_and_gradients_equal_trls(tmp_path: Path) -> None:
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # of transformers, at what TRL calls
+@pytest.mark.parametrize("kind", SHAPES)
+def test_packed_loss_and_gradients_equal_trls(kind: str, tmp_path: Path) -> None:
     tokenizer, given = small_tokenizer(), some_conversations()
-    model = small_decoder(vocab_size=tokenizer.vocab_size, max_seq_len=96)
+    model = small_decoder(vocab_size=tokenizer.vocab_size, max_seq_len=96, **SHAPES[kind])
     pack_conversations(given, tokenizer, 95, tmp_path, "train")
     rows = ConversationRows.open(tmp_path, "train")
     assert rows.n_rows < len(given), "some conversations share a row"
@@ -45,19 +47,12 @@ def test_packed_loss_and_gradients_equal_trls(tmp_path: Path) -> None:
         share.backward()
         loss += share.detach()
 
-    config = transformers.LlamaConfig(
-        vocab_size=tokenizer.vocab_size, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, head_dim=8, max_position_embeddings=96, rms_norm_eps=1e-5, tie_word_embeddings=True,
-    )  # fmt: skip
-    theirs = transformers.LlamaForCausalLM(config)
-    theirs.model.load_state_dict(model.state_dict())
+    theirs, known = twin(model, tokenizer, tmp_path / "twin")
     rendered = [fit(one.messages, tokenizer, 96) for one in given]
-    collator = DataCollatorForLanguageModeling(pad_token_id=tokenizer.special.pad)
     labels = [[token if counts else IGNORE_INDEX for token, counts in zip(ids, mask, strict=True)] for ids, mask, _ in rendered]
-    inputs = collator([{"input_ids": ids, "labels": wanted} for (ids, _, _), wanted in zip(rendered, labels, strict=True)])
-    expected = theirs(**inputs).loss
-    expected.backward()
-    torch.testing.assert_close(loss, expected.detach(), atol=1e-5, rtol=1e-5)
-    named = dict(theirs.model.named_parameters())
-    for name, parameter in model.named_parameters():
-        torch.testing.assert_close(parameter.grad, named[name].grad, atol=1e-5, rtol=1e-4, msg=name)
+    told = Dataset.from_dict({"input_ids": [ids for ids, _, _ in rendered], "labels": labels})
+    config = SFTConfig(**arguments(tmp_path, max_length=None))
+    trainer = SFTTrainer(theirs, config, train_dataset=told, processing_class=known)
+    expected, right = loss_of(trainer)
+    torch.testing.assert_close(loss, expected, atol=1e-5, rtol=1e-5)
+    assert_same_gradients(model, right)
