@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 from dataclasses import replace
@@ -14,6 +15,7 @@ from luthier.model.weights import load_tensors
 from luthier.pack.loader import IGNORE_INDEX
 from luthier.post.rollouts import Rollouts
 from luthier.stages import grpo
+from luthier.tasks.grading import judge
 from tests.stages.conftest import make_tiny
 from tests.stages.test_grpo import posted
 from tests.stages.test_post import SMALL
@@ -47,6 +49,20 @@ def test_a_grader_that_hangs(tmp_path: Path, capsys: pytest.CaptureFixture[str],
     assert [(row["post/faults"], row["post/reward"], row["post/equal_groups"], row["train/loss"]) for row in rows] == [
         (1.0, 0.0, 1.0, 0.0)
     ] * 2
+
+
+def test_a_grader_that_has_no_process(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(seconds: float) -> None:
+        raise OSError(errno.EAGAIN, "no more processes")
+
+    monkeypatch.setattr(judge, "_start", refused)
+    rows = run_tiny(tmp_path, "post.learn.steps=2", "post.learn.length_weight=0.0")
+    said = capsys.readouterr().err
+    assert said.count("no more processes; it counts as 0, training goes on") == 1
+    assert [(row["post/faults"], row["post/reward"]) for row in rows] == [(1.0, 0.0)] * 2
+    (record,) = (tmp_path / "runs" / "store" / "learn").glob("*/stage.json")
+    ((reason, count),) = json.loads(record.read_text())["summary"]["faults"].items()
+    assert "no more processes" in reason and count == 2 * 8 + 2 * 4, "two rollouts; unseen problems before and after"
 
 
 def test_a_ratio_that_is_infinite(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,8 @@
 """Who grades. In: problems and responses. Out: rewards, and what went wrong. Next room: post, evals.
 
 Graders run in a process of their own. One that raises counts as no reward; one that hangs is ended after so many seconds, counts as no
-reward, too, and the process is started again. Either is reported, and training goes on.
+reward, too, and the process is started again; so does an answer for which the process cannot be started. All of it is reported, and
+training goes on.
 """
 
 from __future__ import annotations
@@ -52,6 +53,8 @@ class Judge:
     examples: list[Mapping[str, Any]] = field(default_factory=lambda: list[Mapping[str, Any]]())
     """The first of them: problem, response, reason."""
     _process: subprocess.Popen[bytes] | None = None
+    _patience: float = _START_SECONDS
+    """Seconds for the process to start: fewer after a failure, so that a machine on which it never does costs little for each answer."""
 
     def __enter__(self) -> Judge:
         return self
@@ -91,11 +94,9 @@ class Judge:
                     pipe.close()
 
     def _ask(self, grader: str, response: str, answer: str) -> Grade:
-        if self._process is None:
-            self._process = _start(self.seconds)
-            if not self._said(b'["exact", "", ""]\n', _START_SECONDS):
-                self.close()
-                raise RuntimeError("the graders' process does not answer")
+        if self._process is None and (fault := self._begin()) is not None:
+            return Grade(0.0, fault)
+        assert self._process is not None
         line = json.dumps([grader, response, answer]).encode() + b"\n"
         said = self._said(line, self.seconds)
         if not said:
@@ -104,6 +105,19 @@ class Judge:
             return Grade(0.0, f"took longer than {self.seconds:g} s" if code is None else f"ended its process with code {code}")
         reward, fault = json.loads(said)
         return Grade(reward, fault)
+
+    def _begin(self) -> str | None:
+        """Start the process, or say why there is none."""
+        try:
+            self._process = _start(self.seconds)
+        except OSError as error:
+            return f"has no process: {error}"
+        if self._said(b'["exact", "", ""]\n', self._patience):
+            self._patience = _START_SECONDS
+            return None
+        self.close()
+        self._patience = SECONDS
+        return "has a process that does not answer"
 
     def _said(self, line: bytes, seconds: float) -> bytes:
         """Send a line and wait for the answer; nothing when it does not come in time, or the process is gone."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import io
 import json
 import platform
 import socket
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -15,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from luthier.errors import ConfigError
+from luthier.tasks.grading import judge as judge_module
 from luthier.tasks.grading import worker
 from luthier.tasks.grading.confine import REFUSED, landlock_version
 from luthier.tasks.grading.judge import Grade, Judge
@@ -55,6 +58,32 @@ def test_a_process_that_dies_is_started_again(judge: Judge) -> None:
     died = judge.grade(RIGHT, "4")
     assert died.reward == 0.0 and "ended its process" in str(died.fault)
     assert judge.grade(RIGHT, "4") == Grade(1.0)
+
+
+def test_a_process_that_does_not_start_is_a_fault_like_any(monkeypatch: pytest.MonkeyPatch) -> None:
+    starts, waits = list[str](), list[float]()
+    start, said = judge_module._start, Judge._said
+
+    def failing(seconds: float) -> subprocess.Popen[bytes]:
+        starts.append("start")
+        if len(starts) == 1:
+            raise OSError(errno.EAGAIN, "no more processes")
+        if len(starts) < 4:
+            return subprocess.Popen([sys.executable, "-c", ""], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        return start(seconds)
+
+    def watched(self: Judge, line: bytes, seconds: float) -> bytes:
+        waits.append(seconds)
+        return said(self, line, seconds)
+
+    monkeypatch.setattr(judge_module, "_start", failing)
+    monkeypatch.setattr(Judge, "_said", watched)
+    with Judge(seconds=1.0) as judge:
+        grades = judge.grade_all([(RIGHT, "4")] * 4)
+        assert [grade.reward for grade in grades] == [0.0, 0.0, 0.0, 1.0] and grades[3].fault is None
+        assert "no more processes" in str(grades[0].fault) and "does not answer" in str(grades[1].fault)
+        assert judge.faults.total() == 3 and len(judge.examples) == 3
+    assert waits == [120.0, 10.0, 10.0, 1.0], "a machine on which none answers is not waited for two minutes an answer"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="limits are Unix's")
