@@ -272,7 +272,8 @@ class GrpoSection(PostTrainingSection):
     eval_problems: Positive = 200
     """Unseen problems that are answered, greedily, at each measurement; `val/loss` is 1 less their mean reward."""
     validation_share: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.2
-    """Share of problems that are never trained on, chosen by keyed hash, where there are no `eval_sources`."""
+    """Share of problems that are never trained on, chosen by keyed hash, where there are no `eval_sources`. Of `arithmetic` it is always a
+    fifth, the one that `[sft]` leaves out, too."""
     keep_answers: Positive = 3
     """Answers with the highest reward that go into `samples.jsonl` and the report."""
     system_prompt: str | None = None

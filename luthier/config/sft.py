@@ -37,7 +37,7 @@ class SftSourceConfig(SourceConfig):
 
     task: TaskName = "auto"
     """Which file of `luthier/tasks` reads the records; `auto`: the one whose fields a record has. Two have records of their own and need no
-    path: `personality` is about who the model is, `arithmetic` are sums, without those that GRPO's `arithmetic` keeps unseen."""
+    path: `personality` is about who the model is, `arithmetic` are sums, without the fifth that GRPO's keeps unseen."""
     digits: Positive = 2
     """`arithmetic`: digits of each number."""
     operations: str = Field(default="+", pattern=r"^[-+*]+$")

@@ -5,6 +5,7 @@ What could hang (a regular expression, a constraint) is asked of the grader, whi
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 from collections import Counter
@@ -16,7 +17,7 @@ from luthier.model.decoder import Decoder
 from luthier.post.reward import rewards_of
 from luthier.post.rewards import Answer, Grader, Part
 from luthier.tasks.conversation import Message
-from luthier.tasks.grading.constraints import CONSTRAINTS
+from luthier.tasks.grading.constraints import CONSTRAINTS, misfit
 from luthier.tasks.grading.penalties import repetition_penalty
 from luthier.tasks.problems import Problem, problem
 from luthier.tokenizer.chat import render_answered
@@ -26,7 +27,7 @@ from luthier.tokenizer.tokenizer import Tokenizer
 def rules(tables: Sequence[RuleConfig], grader: Grader) -> list[Part]:
     """Make a part of each rule; of those of one name, the second is `NAME_2`.
 
-    Raises: ConfigError for a constraint that is unknown
+    Raises: ConfigError for a constraint that is unknown, or whose settings are not what it takes
     """
     parts, names = list[Part](), Counter[str]()
     for table in tables:
@@ -80,6 +81,9 @@ def _rule(table: RuleConfig, grader: Grader) -> Callable[[Answer], float | str]:
 
 
 def _constraint(table: RuleConfig) -> Problem:
-    if table.constraint not in CONSTRAINTS:
+    if table.constraint is None or table.constraint not in CONSTRAINTS:
         raise ConfigError(f"rules: no constraint {table.constraint!r}", fix=f"there are {', '.join(CONSTRAINTS)}")
+    if wrong := misfit(table.constraint, table.settings):
+        wanted = inspect.signature(CONSTRAINTS[table.constraint])
+        raise ConfigError(f"rules: {table.constraint} has {wrong}: {table.settings}", fix=f"it takes {wanted}, the text apart")
     return problem("", json.dumps([[table.constraint, table.settings]]), "constraints")

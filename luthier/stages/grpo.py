@@ -62,7 +62,7 @@ def build_problems(section: GrpoSection, seed: int, cache: Path) -> tuple[list[P
         unseen += found
         counts.append({**row, "problems": 0, "unseen": len(found)})
     for source in section.sources:
-        share = 0.0 if section.eval_sources and not source.builtin else section.validation_share
+        share = 0.0 if section.eval_sources else section.validation_share
         known, held_out, row = _problems(source, seed, share, cache, seen, asked)
         known = _limited(known, source.limit, seed)
         held_out = [] if section.eval_sources else held_out
@@ -83,7 +83,7 @@ def _limited(problems: list[Problem], limit: int | None, seed: int) -> list[Prob
 def _problems(
     source: ProblemSourceConfig, seed: int, share: float, cache: Path, seen: set[str], asked: Set[tuple[Message, ...]]
 ) -> tuple[list[Problem], list[Problem], dict[str, Any]]:
-    """A source's problems that no other had, the share that is held out apart, and what became of its records.
+    """A source's problems that no other had, the share that is held out apart (of sums always the same), and what became of its records.
 
     What `asked` holds is left out, with whatever answer.
     """
@@ -93,7 +93,7 @@ def _problems(
     from luthier.tasks.problems import arithmetic, read_problems
 
     if source.builtin:
-        known, held_out = arithmetic(seed, source.digits, source.operations, share)
+        known, held_out = arithmetic(seed, source.digits, source.operations)
         return [one for one in known if one.prompt not in asked], held_out, {"name": source.label}
     report = SourceReport(source.label)
     sides: tuple[list[Problem], list[Problem]] = [], []

@@ -12,13 +12,13 @@ from luthier.errors import ConfigError
 from luthier.tasks import auto, fields, messages
 from luthier.tasks.choices import lettered
 from luthier.tasks.conversation import Message, Unfit, content_id, in_turn
-from luthier.tasks.grading.constraints import CONSTRAINTS
-from luthier.tasks.grading.number import last_box
+from luthier.tasks.grading.constraints import misfit
+from luthier.tasks.grading.number import final_number, last_box
 from luthier.tasks.questions import without_annotations
 
 _MOST_SUMS = 10**5
 UNSEEN_SHARE = 0.2
-"""Sums that are never trained on. SFT and GRPO of one seed keep the same ones apart."""
+"""Share of the pairs of numbers that are never trained on. SFT and GRPO of one seed keep the same ones apart."""
 OPERATIONS: Mapping[str, Callable[[int, int], int]] = {
     "+": lambda a, b: a + b,
     "-": lambda a, b: a - b,
@@ -55,7 +55,10 @@ def of_words(record: Mapping[str, Any]) -> Problem:
     Raises: Unfit
     """
     question, answer = fields.text(record, "question", "question"), fields.text(record, "answer", "answer")
-    return problem(question, without_annotations(answer).rpartition("####")[2].strip(), "number")
+    answer = without_annotations(answer).rpartition("####")[2].strip()
+    if not final_number(answer):
+        raise Unfit("no_number")
+    return problem(question, answer, "number")
 
 
 def of_mathematics(record: Mapping[str, Any]) -> Problem:
@@ -90,16 +93,26 @@ def of_questions(record: Mapping[str, Any]) -> Problem:
 def of_constraints(record: Mapping[str, Any]) -> Problem:
     """Read `prompt`, `instruction_id_list` and `kwargs` as in IFEval; the share of constraints that are met is graded.
 
-    Raises: Unfit for a constraint that is unknown
+    Raises: Unfit, also for a constraint that is unknown, or whose settings are not what it takes
     """
     names, settings = record.get("instruction_id_list"), record.get("kwargs")
     if not isinstance(names, list) or not isinstance(settings, list) or not names:
         raise Unfit("no_answer")
-    if any(name not in CONSTRAINTS for name in cast(list[Any], names)):
-        raise Unfit("unknown_constraint")
-    pairs = zip(cast(list[str], names), cast(list[dict[str, Any] | None], settings), strict=False)
-    wanted = [[name, {key: value for key, value in (given or {}).items() if value is not None}] for name, given in pairs]
+    names, settings = cast(list[Any], names), cast(list[Any], settings)
+    if len(names) != len(settings):
+        raise Unfit("wrong_settings")
+    wanted = [[name, _given(settings)] for name, settings in zip(names, settings, strict=True)]
+    for name, given in wanted:
+        if wrong := misfit(name, given):
+            raise Unfit(wrong)
     return problem(fields.text(record, "prompt", "question"), json.dumps(wanted, ensure_ascii=False, sort_keys=True), "constraints")
+
+
+def _given(settings: object) -> object:
+    """Settings without those that are null, as a table of all constraints has them."""
+    if not isinstance(settings, dict):
+        return {} if settings is None else settings
+    return {key: value for key, value in cast(dict[str, Any], settings).items() if value is not None}
 
 
 def of_programs(record: Mapping[str, Any]) -> Problem:
@@ -165,10 +178,8 @@ def read_problems(records: Iterable[Mapping[str, Any]], kind: str, drop: Callabl
                 drop(str(unfit))
 
 
-def arithmetic(
-    seed: int, digits: int = 2, operations: str = "+", unseen_share: float = UNSEEN_SHARE
-) -> tuple[list[Problem], list[Problem]]:
-    """Make all sums of numbers with so many digits, shuffled by the seed: those to train on, and those never to.
+def arithmetic(seed: int, digits: int = 2, operations: str = "+") -> tuple[list[Problem], list[Problem]]:
+    """Make all sums of numbers with so many digits, shuffled by the seed: those to train on, and a fifth never to.
 
     A sum and the same with its numbers changed about stand on one side, so no unseen sum is half known. Of more than 100,000 pairs
     of numbers so many are drawn.
@@ -188,7 +199,7 @@ def arithmetic(
     for a, b in pairs:
         key = (min(a, b), max(a, b))
         if key not in unseen:
-            unseen[key] = chance.random() < unseen_share
+            unseen[key] = chance.random() < UNSEEN_SHARE
         for operation in operations:
             sides[unseen[key]].append(problem(f"{a} {operation} {b} =", str(OPERATIONS[operation](a, b)), "number"))
     for side in sides:

@@ -53,6 +53,11 @@ def test_a_rule_that_hangs_has_no_number_and_an_unknown_one_is_refused() -> None
     assert part.says([ASKED], [Answer("a", 1, True)]) == ["took longer than 10 s"] and again.name == "rule_pattern_2"
     with pytest.raises(ConfigError, match="no constraint 'unheard:of'"):
         rules([RuleConfig(rule="constraint", constraint="unheard:of")], Slow())
+    few = {"rule": "constraint", "constraint": "length_constraints:number_words", "settings": {"relation": "at most", "num_words": 3}}
+    with pytest.raises(ConfigError, match=r"length_constraints:number_words.*unknown_relation"):
+        rules([RuleConfig.model_validate(few)], Slow())
+    with pytest.raises(ConfigError, match="wrong_settings"):
+        rules([RuleConfig.model_validate({**few, "settings": {}})], Slow())
     with pytest.raises(ValueError, match="`pattern` belongs to the rule 'pattern'"):
         RuleConfig(rule="ended", pattern="x")
     with pytest.raises(ValueError, match="`pattern` is no regular expression: missing \\)"):

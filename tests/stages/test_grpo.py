@@ -19,7 +19,7 @@ from luthier.post.rollouts import Rollouts
 from luthier.stages.grpo import build_problems
 from luthier.stages.order import load_stage
 from luthier.tasks.grading.judge import Grade, Judge
-from luthier.tasks.problems import Problem
+from luthier.tasks.problems import Problem, sums
 from tests.stages.conftest import THINGS, make_tiny, write_pairs
 from tests.stages.test_pipeline import run_json
 from tests.stages.test_post import SMALL
@@ -159,10 +159,20 @@ def test_problems_to_measure_on_are_never_trained_on(tmp_path: Path) -> None:
     assert (len(few), held["unseen"], len(train), row["dropped"]) == (3, 3, 25, {"duplicate": 5}), "asked with another answer, it is asked"
     assert built(known, f", eval_sources=[{other}]")[1] == few
     first, *rest = built(arithmetic)[0]
-    (tmp_path / "sums.jsonl").write_text(json.dumps({"question": first.prompt[0].content, "answer": "#### a few"}))
+    (tmp_path / "sums.jsonl").write_text(json.dumps({"question": first.prompt[0].content, "answer": "#### 0"}))
     assert built(arithmetic, f', eval_sources=[{{problems="word_problems", path="{tmp_path / "sums.jsonl"}"}}]')[0] == rest
     mixed, sums, _ = built(f"{known}, {arithmetic}", f", eval_sources=[{arithmetic}]")
     assert {one.id for one in mixed}.isdisjoint(one.id for one in sums) and len(mixed) > 80 and all("+" in str(one.prompt) for one in sums)
+
+
+def test_unseen_sums_are_those_that_fine_tuning_leaves_out_whatever_the_share() -> None:
+    given = {record["question"] for record in sums(1, 2, "+")}
+    for share in (0.1, 0.3):
+        section = GrpoSection.model_validate(
+            {"kind": "grpo", "name": "learn", "validation_share": share, "eval_problems": 9000, "sources": [{"problems": "arithmetic"}]}
+        )
+        train, unseen, _ = build_problems(section, 1, Path())
+        assert given.isdisjoint(one.prompt[0].content for one in unseen) and {one.prompt[0].content for one in train} == given
 
 
 def test_a_reward_model_stands_before_what_it_rewards(tmp_path: Path) -> None:

@@ -56,9 +56,45 @@ def test_what_does_not_fit_is_counted() -> None:
     ]
     assert list(read_problems(records, "constraints", lambda reason: why.update([reason]))) == []
     assert why == {"unknown_constraint": 1, "no_answer": 1, "empty_question": 1}
+    why.clear()
+    records = [{"question": "Who?", "answer": "Bob"}, {"question": "Who?", "answer": "It is 4.\n#### four"}]
+    assert list(read_problems(records, "word_problems", lambda reason: why.update([reason]))) == [] and why == {"no_number": 2}
     assert list(read_problems([{"problem": "x", "solution": "no box"}], "mathematics")) == []
     with pytest.raises(ConfigError, match="problems are one of"):
         list(read_problems([{}], "unheard"))
+
+
+@pytest.mark.parametrize(
+    ("names", "settings", "reason"),
+    [
+        (["punctuation:no_comma", "startend:quotation"], [{}], "wrong_settings"),
+        (["punctuation:no_comma"], [{}, {}], "wrong_settings"),
+        (["punctuation:no_comma"], ["none"], "wrong_settings"),
+        (["punctuation:no_comma"], [{"num_words": 3}], "wrong_settings"),
+        (["length_constraints:number_words"], [{"relation": "at least"}], "wrong_settings"),
+        (["length_constraints:number_words"], [{"num_words": "three"}], "wrong_settings"),
+        (["keywords:existence"], [{"keywords": "sea"}], "wrong_settings"),
+        (["keywords:existence"], [{"keywords": [1]}], "wrong_settings"),
+        (["length_constraints:number_words"], [{"num_words": 3, "relation": "at most"}], "unknown_relation"),
+        (["keywords:letter_frequency"], [{"letter": "a", "let_frequency": 3, "let_relation": "At least"}], "unknown_relation"),
+        ([{"name": "punctuation:no_comma"}], [{}], "unknown_constraint"),
+        ([["punctuation:no_comma"]], [{}], "unknown_constraint"),
+    ],
+)
+def test_constraints_that_could_not_be_checked_are_counted(names: list[Any], settings: list[Any], reason: str) -> None:
+    why = Counter[str]()
+    record = {"prompt": "Say.", "instruction_id_list": names, "kwargs": settings}
+    assert list(read_problems([record], "constraints", lambda reason: why.update([reason]))) == [] and why == {reason: 1}
+
+
+def test_constraints_may_have_settings_that_are_empty_or_whole_floats() -> None:
+    record = {
+        "prompt": "Say.",
+        "instruction_id_list": ["punctuation:no_comma", "length_constraints:number_words"],
+        "kwargs": [None, {"num_words": 2.0, "relation": "less than", "letter": None}],
+    }
+    (one,) = read_problems([record], "constraints")
+    assert GRADERS["all_constraints"]("one", one.answer) == 1.0 and GRADERS["constraints"]("one two", one.answer) == 0.5
 
 
 def test_arithmetic_sides_are_disjoint_and_follow_the_seed() -> None:
@@ -73,7 +109,7 @@ def test_arithmetic_sides_are_disjoint_and_follow_the_seed() -> None:
 
 
 def test_arithmetic_of_several_operations_and_many_digits() -> None:
-    known, unseen = arithmetic(3, digits=1, operations="+-*", unseen_share=0.5)
+    known, unseen = arithmetic(3, digits=1, operations="+-*")
     assert Counter(one.prompt[0].content.split()[1] for one in (*known, *unseen)) == dict.fromkeys(OPERATIONS, 100)
     large, _ = arithmetic(3, digits=6)
     assert 50_000 < len(large) <= 100_000 and all(len(one.prompt[0].content.split()[0]) == 6 for one in large[:20])

@@ -7,10 +7,12 @@ Source: Zhou et al. 2023, arXiv:2311.07911, table 1.
 
 from __future__ import annotations
 
+import inspect
 import json
+import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from luthier.data.rules.languages import languages_of
 from luthier.tasks.sentences import split_sentences
@@ -18,10 +20,11 @@ from luthier.tasks.sentences import split_sentences
 _FENCE = re.compile(r"^```(?:json)?\s*|\s*```$", re.IGNORECASE)
 _CHOICES = ("My answer is yes.", "My answer is no.", "My answer is maybe.")
 _MOST_SPECIAL = 100_000
+_RELATIONS: Mapping[str, Callable[[int, int], bool]] = {"at least": operator.ge, "less than": operator.lt}
 
 
-def _related(count: int, relation: str | None, wanted: int) -> bool:
-    return count < wanted if relation == "less than" else count >= wanted
+def _related(count: int, relation: str, wanted: int) -> bool:
+    return _RELATIONS[relation](count, wanted)
 
 
 def _keywords(text: str, keywords: Sequence[str]) -> bool:
@@ -171,11 +174,34 @@ CONSTRAINTS: Mapping[str, Callable[..., bool]] = {
 }
 
 
+def misfit(name: object, settings: object) -> str | None:
+    """Say in a word why a constraint could never be checked; nothing where it can be."""
+    if not isinstance(name, str) or name not in CONSTRAINTS:
+        return "unknown_constraint"
+    if not isinstance(settings, dict):
+        return "wrong_settings"
+    signature, given = inspect.signature(CONSTRAINTS[name]), cast(dict[str, object], settings)
+    try:
+        signature.bind("", **given)
+    except TypeError:
+        return "wrong_settings"
+    if not all(_is(value, signature.parameters[setting].annotation) for setting, value in given.items()):
+        return "wrong_settings"
+    return None if all(value in _RELATIONS for setting, value in given.items() if setting.endswith("relation")) else "unknown_relation"
+
+
+def _is(value: object, annotation: str) -> bool:
+    """Whether a setting has its kind; data sets write whole numbers as floats, too."""
+    if annotation == "Sequence[str]":
+        return isinstance(value, list) and all(isinstance(one, str) for one in cast(list[object], value))
+    return isinstance(value, str if annotation == "str" else (int, float))
+
+
 def met(response: str, answer: str) -> list[bool]:
     """Say for each constraint whether a text meets it; an empty text meets none.
 
     `answer` is a JSON list of pairs: a name of `CONSTRAINTS` and its settings.
-    Raises: KeyError for a name that is unknown; MissingExtraError where a language is to be told and no detector is installed
+    Raises: KeyError for a name or a relation that is unknown; MissingExtraError where a language is to be told and no detector is installed
     """
     wanted: list[tuple[str, dict[str, Any]]] = json.loads(answer)
     said = response[:_MOST_SPECIAL]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from luthier.tasks.grading.constraints import CONSTRAINTS, all_constraints, constraints, met
+from luthier.tasks.grading.constraints import CONSTRAINTS, all_constraints, constraints, met, misfit
 
 CASES: list[tuple[str, dict[str, Any], list[str], list[str]]] = [
     ("keywords:existence", {"keywords": ["mom", "Ann"]}, ["Mom and ann"], ["mom"]),
@@ -43,6 +43,7 @@ CASES: list[tuple[str, dict[str, Any], list[str], list[str]]] = [
 @pytest.mark.parametrize(("name", "given", "right", "wrong"), CASES, ids=[f"{name}-{n}" for n, (name, _, _, _) in enumerate(CASES)])
 def test_a_constraint_is_met_or_not(name: str, given: dict[str, Any], right: list[str], wrong: list[str]) -> None:
     answer = json.dumps([[name, given]])
+    assert misfit(name, given) is None
     assert [met(text, answer) for text in right] == [[True]] * len(right)
     assert [met(text, answer) for text in (*wrong, "", " \n")] == [[False]] * (len(wrong) + 2)
 
@@ -65,6 +66,8 @@ def test_shares_and_all() -> None:
     assert constraints("a", "[]") == all_constraints("a", "[]") == 0.0
     with pytest.raises(KeyError):
         constraints("a", '[["unheard:of", {}]]')
+    with pytest.raises(KeyError):
+        constraints("a", '[["length_constraints:number_words", {"num_words": 3, "relation": "at most"}]]')
 
 
 def test_every_constraint_is_tested() -> None:
