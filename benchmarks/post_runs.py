@@ -22,7 +22,7 @@ RECIPES = ROOT.parent / "recipes"
 
 
 def finished(data: Path, runs: Path, recipes: Sequence[str], changes: Sequence[str] = ()) -> RunDirectory:
-    """Run recipes, laid over each other, by `luthier run`: from a folder where `data`, if it is there, leads to the texts, as the recipes expect.
+    """Run recipes, laid over each other, by `luthier run`: from a folder where `data` leads to the texts, if any, as recipes expect.
 
     What is there already is found again.
     Raises: SystemExit when the run fails

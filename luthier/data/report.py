@@ -71,6 +71,14 @@ class SourceReport:
         if self.dropped[reason] <= _MAX_PLACES:
             self.left_out.append({"reason": reason, **self.where()})
 
+    def nothing_made(self) -> str:
+        """Say of how many records nothing was made, why, and where the first one stands; empty when there is none."""
+        reasons = sorted({one["reason"] for one in self.left_out})
+        if not reasons:
+            return ""
+        counted = ", ".join(f"{self.dropped[reason]:,} {reason}" for reason in reasons)
+        return f"{self.name}: of {self.records:,} records some are left out: {counted}; the first at {place_of(self.left_out[0])}"
+
     def where(self) -> dict[str, Any]:
         """The file of the record given last, and its line or number there."""
         return {"file": self.file, "line": self.line} if self.line else {"file": self.file, "record": self.record}

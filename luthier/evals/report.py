@@ -25,6 +25,8 @@ _TITLES = {
     "reward": "loss, nats per pair",
 }
 """Of the losses of stages in which they are not nats per token."""
+_MADE = ("conversations", "preferences", "problems", "documents")
+"""What sources' rows count, each one of these."""
 _UNKNOWN = "–"
 TOKEN_TONES = 5
 """Colours that a text's tokens take in turn."""
@@ -96,8 +98,8 @@ def report_html(data: ReportData) -> str:
         charts=_finite({**curves, "post": [_titled(stage) for stage in data.post], "charted": charted}),
         stages=_stages(data.stages),
         parameters=_parameters(data.parameters),
-        sources=[_source(source, "documents") for source in data.sources],
-        sft_sources=[_source(source, "conversations") for source in data.sft_sources],
+        sources=[_source(source) for source in data.sources],
+        sft_sources=[_source(source) for source in data.sft_sources],
         tokenizer=[(name.replace("_", " "), _value(value)) for name, value in data.tokenizer.items() if not isinstance(value, dict | list)],
         tokenizer_sources=_measured(data.tokenizer.get("sources") or {}),
         tokenizer_splits=_split_rows(data.tokenizer.get("splits") or {}),
@@ -216,14 +218,14 @@ def _token_view(pieces: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def _source(source: Mapping[str, Any], counted: str) -> dict[str, str]:
+def _source(source: Mapping[str, Any]) -> dict[str, str]:
     dropped = source.get("dropped") or {}
     size = source.get("bytes")
     return {
         "name": str(source.get("name", "")),
         "licence": str(source.get("licence") or "unknown"),
         "attribution": str(source.get("attribution") or _UNKNOWN),
-        "count": _value(source.get(counted, source.get("documents"))),
+        "count": _value(next((source[made] for made in _MADE if made in source), None)),
         "size": _UNKNOWN if size is None else f"{float(size) / 1e6:.1f} MB",
         "dropped": ", ".join(f"{_value(count)} {reason}" for reason, count in dropped.items()) or "nothing",
     }

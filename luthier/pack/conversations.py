@@ -59,8 +59,8 @@ def pack_conversations(
     dropped = len(conversations) - len(rendered)
     if not rendered:
         raise DataError(
-            f"sft: no {split} conversation is left of {len(conversations)}: each must have an answer that fits into {capacity} tokens",
-            fix="set pack.seq_len higher" if conversations else "add conversations to sft.sources, or set sft.validation_share higher",
+            f"no {split} conversation is left of {len(conversations)}: each must have an answer that fits into {capacity} tokens",
+            fix="set pack.seq_len, or the stage's own, higher" if conversations else "add conversations, or set validation_share higher",
         )
     rows = best_fit(np.array([len(ids) for ids, _ in rendered]), capacity)
     tokens = sum(len(ids) for ids, _ in rendered)
@@ -80,8 +80,8 @@ def pack_conversations(
     _write(rendered, rows, tokenizer, seq_len, directory, split, report)
     if truncated + dropped > _WORTH_A_WARNING * len(conversations):
         progress.warn(
-            f"sft: of {len(conversations)} {split} conversations {truncated} are cut and {dropped} left out, being longer than "
-            f"{capacity} tokens or without an answer{named(examples)}; a higher pack.seq_len would keep more"
+            f"conversations: of {len(conversations)} {split} ones {truncated} are cut and {dropped} left out, being longer than "
+            f"{capacity} tokens or without an answer{named(examples)}; a higher pack.seq_len, or the stage's own, would keep more"
         )
     return report
 

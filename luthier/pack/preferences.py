@@ -62,7 +62,7 @@ def pack_preferences(
     if not fitted:
         raise DataError(
             f"preferences: no {split} pair is left of {len(preferences)}: each side must fit into {max_tokens} tokens",
-            fix="set pack.seq_len higher" if preferences else "add pairs to its sources, or set validation_share higher",
+            fix="set pack.seq_len, or the stage's own, higher" if preferences else "add pairs, or set validation_share higher",
         )
     rows = best_fit(np.array([_length(found) for _, found in fitted]), seq_len + 1)
     tokens = sum(_length(found) for _, found in fitted)
@@ -83,7 +83,8 @@ def pack_preferences(
     if shortened + dropped > _WORTH_A_WARNING * len(preferences):
         progress.warn(
             f"preferences: of {len(preferences)} {split} pairs {shortened} lose turns of their prompt and {dropped} are left out, "
-            f"having a side longer than {max_tokens} tokens, or both than a row{named(examples)}; a higher pack.seq_len would keep more"
+            f"having a side longer than {max_tokens} tokens, or both than a row{named(examples)}; "
+            "a higher pack.seq_len, or the stage's own, would keep more"
         )
     return report
 

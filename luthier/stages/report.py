@@ -49,7 +49,7 @@ def _run(job: Job) -> Outcome:
         pretrain=read_metrics(job.inputs["pretrain"] / "metrics.jsonl"),
         sft=read_metrics(job.inputs["sft"] / "metrics.jsonl"),
         samples=read_metrics(job.inputs["pretrain"] / "samples.jsonl"),
-        sft_samples=read_metrics(job.inputs["sft"] / "samples.jsonl"),
+        sft_samples=[*_before(said["sft"]), *read_metrics(job.inputs["sft"] / "samples.jsonl")],
         answers=[dict(answer) for answer in said["eval"]["answers"]],
         tokens_per_byte=pretrain["tokens_per_byte"],
         sft_sources=[dict(source) for name in training_stages(recipe) for source in said[name].get("sources", [])],
@@ -58,6 +58,11 @@ def _run(job: Job) -> Outcome:
     path = job.directory / "report.html"
     write_report(path, data)
     return Outcome(fingerprint(sha256_file(path)), {})
+
+
+def _before(sft: Any) -> list[dict[str, Any]]:
+    """What the base said to the sample prompts, as samples of step 0."""
+    return [{"step": 0, "prompt": prompt, "text": text} for prompt, when, text in sft.get("found", []) if when == "before"]
 
 
 def _post(kind: str, name: str, job: Job) -> dict[str, Any]:
@@ -97,6 +102,8 @@ def _summary(said: Any) -> list[tuple[str, str]]:
     for name, given in said["eval"].get("endings", {}).items():
         median = f", the median at token {given['median']}" if given["ended"] else ""
         rows.append((f"answers that end by themselves, {name}", f"{given['ended']} of {given['asked']}{median}"))
+    if "conversations" in sft:
+        rows.append(("tokens of conversations that are learned", f"{sft['conversations']['train']['supervised_fraction']:.1%}"))
     if "validation" in sft:
         rows.append(("loss on held-out answers", f"{sft['validation']['loss']:.4f} nats per token"))
     return rows

@@ -66,16 +66,15 @@ def require_same_template(ours: Tokenizer, its_own: Tokenizer, checkpoint: Path)
 
 
 def _run(job: Job, settings: SftSection, name: str, before: str) -> Outcome:
-    from luthier.generate.engine import Engine
     from luthier.optim.schedule import course
     from luthier.pack.conversations import ConversationRows, pack_conversations
     from luthier.plan.horizon import rows_per_step
     from luthier.post.adapters import low_rank
     from luthier.stages.attention import choose_attention
+    from luthier.stages.before import Onlooker
     from luthier.stages.recorder import Training
     from luthier.stages.training import final_checkpoint, run_training, settle_compute, take_best
     from luthier.tasks.build import build_conversations
-    from luthier.tokenizer.chat import render_prompt
     from luthier.tokenizer.tokenizer import Tokenizer
     from luthier.train.checkpoint import load_model
     from luthier.train.objective import mean_loss
@@ -113,34 +112,26 @@ def _run(job: Job, settings: SftSection, name: str, before: str) -> Outcome:
     model.compute_dtype, model.attention = compute.dtype, compute.attention
     model.neftune_alpha = settings.neftune_alpha
     model.to(compute.device)
-    engine = Engine(model, compute.device, None, model.config.max_seq_len)
+    onlooker = Onlooker(job, model, tokenizer, compute.device, settings.eval_tokens, settings.sample_prompts, system)
 
     def validate() -> dict[str, float]:
-        return {"val/loss": mean_loss(model, validation, compute.device, settings.eval_tokens)}
-
-    def sample() -> list[tuple[str, str]]:
-        stop = frozenset({tokenizer.special.end_of_turn, tokenizer.special.end_of_text})
-        drawn: list[tuple[str, str]] = []
-        for question in settings.sample_prompts:
-            ids = render_prompt([*system, Message("user", question)], tokenizer)
-            completion = engine.generate(ids, recipe.sampling, stop_ids=stop, seed=seed)
-            drawn.append((question, tokenizer.decode(completion.ids).strip()))
-        return drawn
+        return {"val/loss": mean_loss(model, validation, compute.device, settings.eval_tokens), **onlooker.regression()}
 
     lr_scale = course(settings, steps)
     optim = settings.settle_optim(recipe.optim)
     kept = settings.model_copy(update={"keep_best": settings.keep_best or settings.take == "best"})
-    given = (job, name, kept, optim, model, tokenizer, train, steps, compute, lr_scale, validate, sample)
+    given = (job, name, kept, optim, model, tokenizer, train, steps, compute, lr_scale, validate, onlooker.answers)
     outcome = run_training(Training(*given, optimizer=low_rank(settings, seed)))
+    found = onlooker.found()
     if settings.take == "best":
         outcome = take_best(job, outcome)
-    return Outcome(outcome.fingerprint, {"conversations": made["splits"], "sources": made["sources"], **outcome.summary})
+    return Outcome(outcome.fingerprint, {"conversations": made["splits"], "sources": made["sources"], "found": found, **outcome.summary})
 
 
 def _stage(name: str, before: str, section: Callable[[Recipe], SftSection]) -> Stage:
     return Stage(
         name,
-        ("tokenizer", before),
+        ("tokenizer", "pack", before),
         lambda job: _run(job, section(job.recipe), name, before),
         lambda recipe: _settings(section(recipe), recipe),
         lambda recipe, cache: _sources(section(recipe), cache),

@@ -50,6 +50,8 @@ def build_conversations(
         groups = _limited(list(_made(source, seen, cache, report, progress, name, seed)), source.limit, seed, report)
         if not groups:
             raise _nothing(source, report)
+        if said := report.nothing_made():
+            progress.say(f"conversations: {said}")
         made.append(groups)
         rows.append(_row(source, groups, report))
     split = Split(seed, validation_share)

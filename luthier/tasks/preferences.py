@@ -124,6 +124,8 @@ def build_preferences(
                 f"{source.path or source.label}: no pair of answers in it ({report.reasons()}{first})",
                 fix=f"records need `chosen`, `rejected`, and `prompt` or `instruction`; these have {names}",
             )
+        if said := report.nothing_made():
+            progress.say(f"preferences: {said}")
         made += found
         about = {"name": source.label, "kind": source.kind, "licence": source.licence, "attribution": source.attribution}
         rows.append({**about, "preferences": len(found), **report.counts(), "left_out": report.left_out})

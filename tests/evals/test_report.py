@@ -33,7 +33,10 @@ def full(text: str = "plain") -> ReportData:
         summary=[("validation loss", "4.1234 nats per token")],
         stages=[{"name": "data", "seconds": 3.0, "cached": True}, {"name": "pretrain", "seconds": 200.0, "cached": False}],
         sources=[{"name": text, "licence": None, "attribution": text, "documents": 12345, "bytes": 2e6, "dropped": {text: 3}}],
-        sft_sources=[{"name": text, "licence": text, "conversations": 7}],
+        sft_sources=[
+            {"name": text, "licence": text, "conversations": 7},
+            {"name": "pairs", "licence": None, "preferences": 8_888, "dropped": {"equal_answers": 4_444}},
+        ],
         tokenizer={
             "bytes_per_token": 3.5481,
             "used_entries": 4000,
@@ -113,7 +116,7 @@ def test_same_data_same_bytes(tmp_path: Path) -> None:
 def test_text_parts_need_no_script() -> None:
     text = " ".join("".join(read(body(report_html(full("Lute")))).text).split())
     answers = ("ended by itself after 13 tokens", "cut after 9 tokens")
-    for expected in (*answers, "Lute at 100", "Lute at 200", "12,345", "2.0 MB", "0.0850", "3m20s"):
+    for expected in (*answers, "Lute at 100", "Lute at 200", "12,345", "8,888", "4,444 equal_answers", "2.0 MB", "0.0850", "3m20s"):
         assert expected in text
 
 

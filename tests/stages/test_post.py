@@ -66,9 +66,9 @@ def test_stages_begin_with_the_model_before_them(tiny: list[str], tmp_path: Path
     recipe = load_recipe(tiny, [posted(tmp_path)])
     assert stage_names(recipe)[4:7] == ("sft", "stop", "eval")
     assert model_stages(recipe)[-1] == "stop"
-    assert load_stage("stop", recipe).needs == ("tokenizer", "sft") and load_stage("stop", recipe).trains
+    assert load_stage("stop", recipe).needs == ("tokenizer", "pack", "sft") and load_stage("stop", recipe).trains
     without = load_recipe(tiny, [posted(tmp_path), "sft.sources=[]"])
-    assert load_stage("stop", without).needs == ("tokenizer", "pretrain")
+    assert load_stage("stop", without).needs == ("tokenizer", "pack", "pretrain")
     assert stages_until(recipe, "stop")[-1] == "stop"
     with pytest.raises(ConfigError, match="no stage 'go'"):
         stages_until(recipe, "go")

@@ -41,6 +41,9 @@ def test_noise_is_drawn_alike_after_a_stop_and_the_best_checkpoint_is_taken(
     best = min(losses, key=lambda step: (losses[step], step))
     assert (expected["taken_step"], expected["validation"]["loss"]) == (best, losses[best])
     assert expected["validation_last"]["loss"] == losses[max(losses)] and len(losses) > 2
+    base = expected["found"][0]
+    assert base[:2] == [expected["found"][1][0], "before"] and json.loads((directory / "before.json").read_text())["bpb"] > 0
+    assert all(row["val/bpb"] > 0 and "val/bpb_change" in row for row in _metrics(directory) if "val/loss" in row)
     if best != max(losses):
         assert json.loads((directory / "taken.json").read_text()) == {"checkpoint": f"step_{best:06d}"}
 

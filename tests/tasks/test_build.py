@@ -27,9 +27,16 @@ def _questions(start: int, stop: int) -> list[dict[str, Any]]:
     return [{"instruction": f"Say {n}.", "output": str(n)} for n in range(start, stop)]
 
 
+class Said(Progress):
+    """Prints what is said."""
+
+    def say(self, text: str) -> None:
+        print(text)
+
+
 def _build(tmp_path: Path, *sources: tuple[Path, str], seed: int = 1, share: float = 0.1, limit: int | None = None) -> ConversationSet:
     configs = [SftSourceConfig(path=str(path), task=task, licence="CC0-1.0", limit=limit) for path, task in sources]  # type: ignore[arg-type]
-    return build_conversations(configs, seed, share, tmp_path / "cache", Progress())
+    return build_conversations(configs, seed, share, tmp_path / "cache", Said())
 
 
 def test_sources_are_read_counted_and_split(tmp_path: Path) -> None:
@@ -108,7 +115,7 @@ def test_a_weight_repeats_or_samples_what_is_trained_on(tmp_path: Path) -> None:
     assert (more.sources[0]["weight"], more.sources[0]["train"]) == (2.5, len(more.train))
 
 
-def test_faults_are_counted_with_their_lines(tmp_path: Path) -> None:
+def test_faults_are_counted_with_their_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """C5. Empty lines and lines that are no JSON count as lines, too."""
     turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
     lines = [
@@ -129,6 +136,8 @@ def test_faults_are_counted_with_their_lines(tmp_path: Path) -> None:
     assert row["left_out"] == [{"reason": reason, "file": "m.jsonl.gz", "line": 6 + n} for n, reason in enumerate(expected)]
     assert row["dropped"] == {"bad_json": 1, **dict.fromkeys(expected, 1)}
     assert place_of(row["left_out"][0]) == "m.jsonl.gz:6"
+    said = "some are left out: 1 empty_answer, 1 missing_field, 1 missing_role, 1 no_answer, 1 unknown_role, 1 wrong_order"
+    assert f"of 9 records {said}; the first at m.jsonl.gz:6" in capsys.readouterr().out
 
 
 def test_csv_and_lists_name_line_and_record(tmp_path: Path) -> None:
