@@ -97,7 +97,7 @@ def _problems(
         return [one for one in known if one.prompt not in asked], held_out, {"name": source.label}
     report = SourceReport(source.label)
     sides: tuple[list[Problem], list[Problem]] = [], []
-    for one in read_problems(read_source(source, cache, report), source.problems, report.leave_out):
+    for one in read_problems(read_source(source, cache, report), source.problems, report.leave_out, source.grader):
         if one.id in seen or one.prompt in asked:
             report.drop("duplicate")
             continue
@@ -135,6 +135,14 @@ def _best(loader: RolloutLoader, tokenizer: Tokenizer, count: int) -> list[tuple
     return [
         (f"reward {reward:.3f}: {tokenizer.decode(prompt)}", tokenizer.decode(said).strip()) for reward, prompt, said in loader.best(count)
     ]
+
+
+def _last_best(job: Job, section: GrpoSection) -> list[tuple[str, str, str]]:
+    """The same of the last step, for the report: from the log, which outlasts a kill between that step and the stage's end."""
+    from luthier.runs.metrics import read_metrics
+
+    last = [row for row in read_metrics(job.directory / "samples.jsonl") if row["step"] == section.steps]
+    return [(row["prompt"], "highest reward", row["text"]) for row in last[len(section.sample_prompts) :]]
 
 
 def _parts(job: Job, section: GrpoSection, judge: Judge, tokenizer: Tokenizer, system: Sequence[Message], compute: Compute) -> list[Part]:
@@ -222,9 +230,8 @@ def _run(job: Job, section: GrpoSection, before: str) -> Outcome:
         objective, optimizer = PolicyObjective(section, warn, model.config.logit_softcap, names), low_rank(section, seed)
         training = Training(*given, validate, sample, objective=objective, optimizer=optimizer, loader=loader)
         outcome = run_training(training)
-        best = [(question, "highest reward", answer) for question, answer in _best(loader, tokenizer, section.keep_answers)]
     loader.forget(section.steps)
-    summary = {"problems": counts, "before": start, "faults": dict(judge.faults), "found": [*onlooker.found(), *best]}
+    summary = {"problems": counts, "before": start, "faults": dict(judge.faults), "found": [*onlooker.found(), *_last_best(job, section)]}
     return Outcome(outcome.fingerprint, {**summary, **outcome.summary})
 
 
