@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
@@ -10,12 +11,45 @@ from pydantic import Field, model_validator
 from luthier.config.data import SourceConfig
 from luthier.config.model import ModelSection
 from luthier.config.section import Positive, Section, Share, is_one, unset
-from luthier.config.sft import SftSection, TaskName, TuningSection
+from luthier.config.sft import SftSection, TaskName, TuningSection, refuse_idle
 
 RESERVED = ("data", "tokenizer", "pack", "pretrain", "sft", "eval", "export", "report", "cache", "checkpoints", "logs")
 """Names that a stage of `[[post]]` may not have: they are taken in the store or in a run's directory."""
 _STAGE_NAME = r"^[a-z0-9][a-z0-9_-]{0,31}$"
 StageName = Annotated[str, Field(pattern=_STAGE_NAME)]
+GraderName = Literal["exact", "words", "shared_words", "number", "boxed", "constraints", "all_constraints"]
+_GRADERS: Mapping[str, tuple[GraderName, ...]] = {
+    **dict.fromkeys(("word_problems", "mathematics", "questions"), ("exact", "words", "shared_words", "number", "boxed")),
+    "constraints": ("constraints", "all_constraints"),
+}
+ConstraintName = Literal[
+    "keywords:existence",
+    "keywords:frequency",
+    "keywords:forbidden_words",
+    "keywords:letter_frequency",
+    "language:response_language",
+    "length_constraints:number_sentences",
+    "length_constraints:number_paragraphs",
+    "length_constraints:number_words",
+    "length_constraints:nth_paragraph_first_word",
+    "detectable_content:number_placeholders",
+    "detectable_content:postscript",
+    "detectable_format:number_bullet_lists",
+    "detectable_format:constrained_response",
+    "detectable_format:number_highlighted_sections",
+    "detectable_format:multiple_sections",
+    "detectable_format:json_format",
+    "detectable_format:title",
+    "combination:two_responses",
+    "combination:repeat_prompt",
+    "startend:end_checker",
+    "change_case:capital_word_frequency",
+    "change_case:english_capital",
+    "change_case:english_lowercase",
+    "punctuation:no_comma",
+    "startend:quotation",
+]
+"""IFEval's constraints (`tasks.grading.constraints`)."""
 
 
 class PostSftSection(SftSection):
@@ -159,10 +193,13 @@ class ProblemSourceConfig(SourceConfig):
     no answer, so their reward is what the other parts of it say."""
     digits: Positive = 2
     """`arithmetic`: digits of each number."""
-    operations: str = "+"
+    operations: str = Field(default="+", pattern=r"^[-+*]+$")
     """`arithmetic`: some of `+`, `-`, `*`."""
     limit: Positive | None = None
     """Use at most so many problems, chosen by keyed hash."""
+    grader: GraderName | None = Field(default=None, exclude_if=unset)
+    """Another grader (docs/sft.md) than `problems` brings: `exact`, `words`, `shared_words`, `number` or `boxed` for `word_problems`,
+    `mathematics` and `questions`; `all_constraints` for `constraints`, which otherwise gives the share that is met."""
 
     @property
     def builtin(self) -> bool:
@@ -177,6 +214,12 @@ class ProblemSourceConfig(SourceConfig):
     def _complete(self) -> ProblemSourceConfig:
         if not self.builtin:
             super()._complete()  # pyright: ignore[reportCallIssue]
+        refuse_idle(self, self.problems, self.builtin)
+        fitting = _GRADERS.get(self.problems)
+        if self.grader is not None and fitting is None:
+            raise ValueError(f"{self.problems!r} takes no other `grader` than its own")
+        if self.grader is not None and fitting is not None and self.grader not in fitting:
+            raise ValueError(f"`grader` of {self.problems!r} must be one of {', '.join(fitting)}, got {self.grader!r}")
         return self
 
 
@@ -194,7 +237,7 @@ class RuleConfig(Section):
     """`length`: most tokens; default: no bound."""
     pattern: str | None = None
     """`pattern`: a regular expression."""
-    constraint: str | None = None
+    constraint: ConstraintName | None = None
     """`constraint`: its name, such as `detectable_format:number_bullet_lists`."""
     settings: dict[str, Any] = Field(default_factory=dict)
     """`constraint`: what it asks for, such as `{num_bullets = 3}`."""
@@ -289,6 +332,15 @@ class GrpoSection(PostTrainingSection):
     def _code_is_allowed(self) -> GrpoSection:
         if not self.allow_code and any(source.problems == "programs" for source in (*self.sources, *self.eval_sources)):
             raise ValueError("problems of kind 'programs' are graded by running what the model wrote: set `allow_code` to allow that")
+        return self
+
+    @model_validator(mode="after")
+    def _something_is_rewarded(self) -> GrpoSection:
+        others = self.rules or self.reward_model or self.length_weight or self.repetition_weight
+        bank = any(source.problems == "prompts" for source in (*self.sources, *self.eval_sources))
+        if not others and (bank or not self.grader_weight):
+            of = "problems of kind 'prompts' have no answer, so their" if bank else "with a `grader_weight` of 0 the"
+            raise ValueError(f"{of} reward would always be 0: give `rules` or a `reward_model`")
         return self
 
     @property

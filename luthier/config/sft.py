@@ -61,9 +61,21 @@ class SftSourceConfig(SourceConfig):
     def _complete(self) -> SftSourceConfig:
         if not self.builtin:
             super()._complete()  # pyright: ignore[reportCallIssue]
-        elif self.path or self.package or self.dataset or self.urls:
-            raise ValueError(f"the task {self.task!r} has records of its own and takes no path, package, dataset or urls")
+        refuse_idle(self, self.task, self.builtin)
         return self
+
+
+def refuse_idle(source: SourceConfig, kind: str, builtin: bool) -> None:
+    """Refuse what a source would ignore: a path where it makes its own records, settings of sums where it has none.
+
+    Raises: ValueError
+    """
+    if builtin and (source.path or source.package or source.dataset or source.urls):
+        raise ValueError(f"{kind!r} has records of its own and takes no path, package, dataset or urls")
+    fields = type(source).model_fields
+    idle = [name for name in ("digits", "operations") if kind != "arithmetic" and getattr(source, name) != fields[name].default]
+    if idle:
+        raise ValueError(f"`{'`, `'.join(idle)}`: only 'arithmetic' has that, not {kind!r}")
 
 
 class LoraSection(Section):

@@ -27,7 +27,7 @@ from luthier.tokenizer.tokenizer import Tokenizer
 def rules(tables: Sequence[RuleConfig], grader: Grader) -> list[Part]:
     """Make a part of each rule; of those of one name, the second is `NAME_2`.
 
-    Raises: ConfigError for a constraint that is unknown, or whose settings are not what it takes
+    Raises: ConfigError for a constraint whose settings are not what it takes
     """
     parts, names = list[Part](), Counter[str]()
     for table in tables:
@@ -81,8 +81,7 @@ def _rule(table: RuleConfig, grader: Grader) -> Callable[[Answer], float | str]:
 
 
 def _constraint(table: RuleConfig) -> Problem:
-    if table.constraint is None or table.constraint not in CONSTRAINTS:
-        raise ConfigError(f"rules: no constraint {table.constraint!r}", fix=f"there are {', '.join(CONSTRAINTS)}")
+    assert table.constraint is not None
     if wrong := misfit(table.constraint, table.settings):
         wanted = inspect.signature(CONSTRAINTS[table.constraint])
         raise ConfigError(f"rules: {table.constraint} has {wrong}: {table.settings}", fix=f"it takes {wanted}, the text apart")

@@ -55,10 +55,7 @@ def of_words(record: Mapping[str, Any]) -> Problem:
     Raises: Unfit
     """
     question, answer = fields.text(record, "question", "question"), fields.text(record, "answer", "answer")
-    answer = without_annotations(answer).rpartition("####")[2].strip()
-    if not final_number(answer):
-        raise Unfit("no_number")
-    return problem(question, answer, "number")
+    return problem(question, without_annotations(answer).rpartition("####")[2].strip(), "number")
 
 
 def of_mathematics(record: Mapping[str, Any]) -> Problem:
@@ -163,16 +160,23 @@ READERS: Mapping[str, Callable[[Mapping[str, Any]], Problem]] = {
 }
 
 
-def read_problems(records: Iterable[Mapping[str, Any]], kind: str, drop: Callable[[str], None] | None = None) -> Iterator[Problem]:
+def read_problems(
+    records: Iterable[Mapping[str, Any]], kind: str, drop: Callable[[str], None] | None = None, grader: str | None = None
+) -> Iterator[Problem]:
     """Make a problem of each record, by one of `READERS`; one that does not fit is left out, and `drop` is told why.
 
+    `grader` is another one than the reader's. One that compares numbers needs a number in the answer.
     Raises: ConfigError for a kind that is unknown
     """
     if kind not in READERS:
         raise ConfigError(f"problems are one of {', '.join(READERS)}, got {kind!r}")
     for record in records:
         try:
-            yield READERS[kind](record)
+            made = READERS[kind](record)
+            made = made if grader is None else problem(made.prompt, made.answer, grader)
+            if made.grader == "number" and not final_number(made.answer):
+                raise Unfit("no_number")
+            yield made
         except Unfit as unfit:
             if drop is not None:
                 drop(str(unfit))

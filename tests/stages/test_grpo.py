@@ -155,12 +155,14 @@ def test_problems_to_measure_on_are_never_trained_on(tmp_path: Path) -> None:
     assert (held["unseen"], held["problems"], row["unseen"], row["problems"]) == (20, 0, 0, 25)
     (tmp_path / "other.jsonl").write_text("".join(json.dumps({"prompt": f"{n} eggs?"}) + "\n" for n in range(25, 45)))
     other = f'{{problems="prompts", path="{tmp_path / "other.jsonl"}", limit=3}}'
-    train, few, (held, row) = built(known, f", eval_sources=[{other}]")
+    train, few, (held, row) = built(known, f', eval_sources=[{other}], rules=[{{rule="ended"}}]')
     assert (len(few), held["unseen"], len(train), row["dropped"]) == (3, 3, 25, {"duplicate": 5}), "asked with another answer, it is asked"
-    assert built(known, f", eval_sources=[{other}]")[1] == few
+    assert built(known, f', eval_sources=[{other}], rules=[{{rule="ended"}}]')[1] == few
     first, *rest = built(arithmetic)[0]
     (tmp_path / "sums.jsonl").write_text(json.dumps({"question": first.prompt[0].content, "answer": "#### 0"}))
     assert built(arithmetic, f', eval_sources=[{{problems="word_problems", path="{tmp_path / "sums.jsonl"}"}}]')[0] == rest
+    asked, _, _ = built(known.replace("}", ', grader="exact"}'))
+    assert {one.grader for one in asked} == {"exact"}
     mixed, sums, _ = built(f"{known}, {arithmetic}", f", eval_sources=[{arithmetic}]")
     assert {one.id for one in mixed}.isdisjoint(one.id for one in sums) and len(mixed) > 80 and all("+" in str(one.prompt) for one in sums)
 

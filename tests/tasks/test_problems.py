@@ -64,6 +64,17 @@ def test_what_does_not_fit_is_counted() -> None:
         list(read_problems([{}], "unheard"))
 
 
+def test_a_source_may_name_another_grader() -> None:
+    why = Counter[str]()
+    records = [{"question": "Who?", "answer": "The old  Ann"}, {"question": "How many?", "answer": "4 eggs"}]
+    one, _ = read_problems(records, "questions", grader="shared_words")
+    assert (one.answer, one.grader) == ("The old Ann", "shared_words") and GRADERS[one.grader]("Ann", one.answer) == pytest.approx(2 / 3)
+    assert one.id != next(iter(read_problems(records, "questions"))).id
+    (four,) = read_problems(records, "questions", lambda reason: why.update([reason]), grader="number")
+    assert GRADERS[four.grader]("It is 4.", four.answer) == 1.0 and why == {"no_number": 1}
+    assert [made.grader for made in read_problems(records, "word_problems", grader="exact")] == ["exact", "exact"]
+
+
 @pytest.mark.parametrize(
     ("names", "settings", "reason"),
     [
