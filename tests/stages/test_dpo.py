@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import signal
 import subprocess
@@ -38,7 +39,12 @@ def test_it_learns_what_is_preferred(tmp_path: Path, capsys: pytest.CaptureFixtu
     }
     assert made["post"]["kind"]["accuracy"] == last["val/accuracy"]
     report = (run / "report.html").read_text()
-    assert "<h2>kind <small>(dpo)</small></h2>" in report and "before" in report
+    section = report.partition("<h2>kind <small>(dpo)</small></h2>")[2].partition("</section>")[0]
+    compared = json.loads((run / "kind" / "stage.json").read_text())["summary"]["found"]
+    assert [when for _, when, _ in compared] == ["before", "after"] * (len(compared) // 2) and compared
+    for prompt, when, text in compared:
+        asked, said = (html.escape(one, quote=False) for one in (prompt, text))
+        assert f'{asked}</td><td class="number">{when}</td><td class="text">{said}</td>' in section
     root = ["--root", str(run.parent)]
     assert call(["verify", run.name, *root]) == 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,13 @@ import pytest
 
 from luthier.cli import call
 from luthier.errors import CheckpointError
+from luthier.pack import conversations
 from luthier.pack.conversations import ConversationRows
 from luthier.plan.report import plan
 from luthier.stages.arguments import recipe_from
 from luthier.stages.recorder import Recorder
 from luthier.stages.sft import require_same_template
+from luthier.train import checkpoint, objective
 from luthier.train.loop import Moment
 from luthier.train.saving import Saver
 from tests.tokenizer.kinds import tokenizer_of
@@ -32,6 +35,14 @@ def sft(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[dict[
     return json.loads((directory / "stage.json").read_text())["summary"], directory
 
 
+@pytest.fixture
+def less_learned_is_better(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Turn validation losses around, so that the first checkpoint that is validated is the best one."""
+    mean_loss = objective.mean_loss
+    monkeypatch.setattr(objective, "mean_loss", lambda *given: 10 - mean_loss(*given))
+
+
+@pytest.mark.usefixtures("less_learned_is_better")
 def test_noise_is_drawn_alike_after_a_stop_and_the_best_checkpoint_is_taken(
     tiny: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -70,14 +81,13 @@ def _metrics(directory: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.usefixtures("less_learned_is_better")
 def test_a_best_checkpoint_that_is_gone_is_said(
     tiny: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Saver, "_protected", lambda self, shot: [])
-    given = [*tiny, *SHORT, "sft.take=best", "sft.lr=1.0", "sft.keep_checkpoints=1", "sft.eval_every=1", "sft.epochs=4"]
-    code = call(["sft", *given])
-    said = capsys.readouterr().err
-    assert (code, "lowest validation loss is not there" in said) in ((1, True), (0, False))
+    assert call(["sft", *tiny, *SHORT, "sft.take=best", "sft.keep_checkpoints=1"]) == 1
+    assert "step_000004: the checkpoint with the lowest validation loss is not there" in capsys.readouterr().err
 
 
 def test_it_learns_who_it_is(tiny: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -106,12 +116,48 @@ def test_show_marks_what_is_learned(tiny: list[str], capsys: pytest.CaptureFixtu
     assert "nothing to show" in capsys.readouterr().err
 
 
-def test_another_template_than_the_checkpoints_is_refused() -> None:
+def test_show_has_colours_on_a_terminal(tiny: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    given = ["sft", "show", "-n", "1", *tiny, "pack.seq_len=64"]
+    assert call(given) == 0
+    shown = capsys.readouterr().out
+    assert re.search(r"\x1b\[1m[^\x1b]* tokens are learned, whole", shown) and "⟦" not in shown
+    assert re.search(r"\x1b\[2m<\|user\|> What does", shown) and re.search(r"\x1b\[1;32m The ", shown)
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert call(given) == 0
+    plain = capsys.readouterr().out
+    assert "⟦ The " in plain and "\x1b" not in plain
+
+
+def test_another_template_than_the_checkpoints_is_refused(
+    tiny: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     plain, other, shared = tokenizer_of("bpe", "back"), tokenizer_of("characters bytes", "front"), tokenizer_of("bpe", "shared")
     require_same_template(plain, plain, Path("step_1"))
     for ours in (other, shared):
         with pytest.raises(CheckpointError, match=r"step_1: it has another (chat template|tokenizer) than the recipe"):
             require_same_template(ours, plain, Path("step_1"))
+    load_model = checkpoint.load_model
+    monkeypatch.setattr(checkpoint, "load_model", lambda *given: (load_model(*given)[0], plain))
+    assert call(["sft", *tiny, *SHORT]) == 1
+    assert "step_000004: it has another chat template than the recipe" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_rows_with_a_wrong_mask_are_refused(
+    split: str, tiny: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pack: Any = conversations.pack_conversations
+
+    def wrong(*given: Any) -> dict[str, Any]:
+        *others, supervise = given
+        return pack(*others, "all" if split in others else supervise)
+
+    monkeypatch.setattr(conversations, "pack_conversations", wrong)
+    assert call(["sft", *tiny, *SHORT]) == 2
+    assert f"{split}-tokens.npy: row 0, token 1: a target that the assistant does not say" in capsys.readouterr().err
 
 
 def test_noise_does_not_go_with_replays(tiny: list[str], capsys: pytest.CaptureFixture[str]) -> None:
