@@ -102,8 +102,10 @@ def _problems(
             report.drop("duplicate")
             continue
         seen.add(one.id)
-        sides[keyed_hash(seed, one.id) < share * 2**64].append(replace(one, place=place_of(report.where())))
-    return *sides, {"name": source.label, **report.counts(), "left_out": report.left_out}
+        asks = "\n\n".join(f"{message.role}: {message.content}" for message in one.prompt)  # one side for all its answers
+        sides[keyed_hash(seed, asks) < share * 2**64].append(replace(one, place=place_of(report.where())))
+    about = {"name": source.label, "licence": source.licence, "attribution": source.attribution}
+    return *sides, {**about, **report.counts(), "left_out": report.left_out}
 
 
 def _measure(engine: Engine, tokenizer: Tokenizer, rewards: Rewards, unseen: ProblemRows, section: GrpoSection) -> dict[str, float]:

@@ -52,7 +52,9 @@ def _run(job: Job) -> Outcome:
         sft_samples=[*_before(said["sft"]), *read_metrics(job.inputs["sft"] / "samples.jsonl")],
         answers=[dict(answer) for answer in said["eval"]["answers"]],
         tokens_per_byte=pretrain["tokens_per_byte"],
-        sft_sources=[dict(source) for name in training_stages(recipe) for source in said[name].get("sources", [])],
+        sft_sources=[
+            dict(source) for name in training_stages(recipe) for key in ("sources", "problems") for source in said[name].get(key, [])
+        ],
         post=[_post(section.kind, section.name, job) for section in recipe.post],
     )
     path = job.directory / "report.html"
@@ -77,6 +79,7 @@ def _health(stage: Any) -> list[tuple[str, str]]:
     """What went wrong while training, and what saving, evaluating and compiling cost."""
     if "health" not in stage:
         return []
+    faults = ", ".join(f"{count:,} {kind}" for kind, count in stage.get("faults", {}).items())
     health, saving = stage["health"], stage["checkpoints"]
     share = saving["stopped_seconds"] / max(saving["attempt_seconds"], 1e-9)
     return [
@@ -84,6 +87,7 @@ def _health(stage: Any) -> list[tuple[str, str]]:
         ("checkpoints", f"{saving['saved']} saved, {saving['failed']} failed; training stood still for {share:.2%} of the last attempt"),
         ("evaluation", f"{stage['evaluation']['seconds']:.1f} s, {stage['evaluation']['share']:.2%} of the last attempt"),
         ("samples", f"{stage['samples']['seconds']:.1f} s, {stage['samples']['share']:.2%} of the last attempt"),
+        *([("faults of graders in the last attempt", faults)] if faults else []),
         ("compiling", f"{stage['compile_seconds']:.1f} s of the last attempt's first step"),
     ]
 

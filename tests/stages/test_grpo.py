@@ -149,6 +149,10 @@ def test_problems_to_measure_on_are_never_trained_on(tmp_path: Path) -> None:
     make_tiny(tmp_path)
     train, unseen, (row,) = built(known)
     assert len(train) + len(unseen) == 30 and (row["problems"], row["unseen"]) == (len(train), len(unseen)) and unseen
+    lines = (json.dumps({"question": f"{n} eggs?", "answer": f"#### {n + more}"}) for n in range(30) for more in (0, 1))
+    (tmp_path / "twice.jsonl").write_text("\n".join(lines))
+    both = built(f'{{problems="word_problems", path="{tmp_path / "twice.jsonl"}"}}')[:2]
+    assert sum(map(len, both)) == 60 and not {one.prompt for one in both[0]} & {one.prompt for one in both[1]}, "one side for all answers"
     train, unseen, (held, row) = built(known, f", eval_sources=[{test}]")
     assert sorted(one.place for one in unseen) == sorted(f"test.jsonl:{n}" for n in range(1, 21))
     assert {one.place for one in train} == {f"known.jsonl:{n}" for n in range(1, 26)} and row["dropped"] == {"duplicate": 5}
