@@ -181,7 +181,10 @@ def export(
     what: Annotated[
         list[str], typer.Argument(metavar="RUN | RECIPE... [KEY=VALUE...]", help="A finished run, or a recipe to run up to its export.")
     ],
-    to: Annotated[str | None, typer.Option("--to", help="Copy the folder here.")] = None,
+    to: Annotated[str | None, typer.Option("--to", metavar="DIR", help="Write the folder here.")] = None,
+    stage: Annotated[
+        str | None, typer.Option("--stage", metavar="NAME", help="The model of this stage, such as pretrain; default: the last one.")
+    ] = None,
     json: Json = False,
     root: Root = None,
 ) -> None:
@@ -190,7 +193,7 @@ def export(
     `transformers` loads it and gives the same greedy tokens."""
     from luthier.stages.give import export_verb
 
-    export_verb(what, to, as_json=json, root=root)
+    export_verb(what, to, stage, as_json=json, root=root)
 
 
 @app.command()

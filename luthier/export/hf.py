@@ -39,7 +39,7 @@ def export_hugging_face(
     shutil.rmtree(temporary, ignore_errors=True)
     make_directory(temporary)
     tensors = {key: value.detach().to("cpu", DTYPES[dtype]) for key, value in model.state_dict().items()}
-    weights = _weights(model.config, name, tensors)
+    weights = named_as(model.config, name, tensors)
     save_tensors(weights, temporary / "model.safetensors")
     write_json(temporary / "config.json", _config(model.config, name, tokenizer, dtype))
     if name == OWN:
@@ -58,7 +58,7 @@ def export_hugging_face(
     return {"format": name, "dtype": dtype, "weights_sha256": weights_sha256(model.state_dict()), "files": files}
 
 
-_FUSED = {
+FUSED = {
     "GPT2LMHeadModel": {
         "embed_tokens": "wte", "embed_positions": "wpe", "layers": "h", "norm": "ln_f", "input_layernorm": "ln_1",
         "post_attention_layernorm": "ln_2", "self_attn": "attn", "qkv_proj": "c_attn", "o_proj": "c_proj", "up_proj": "c_fc",
@@ -77,12 +77,12 @@ _RENAMED = {
 """What is called otherwise in kin of Llama."""
 
 
-def _weights(config: ModelConfig, name: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def named_as(config: ModelConfig, name: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The weights as an architecture names and lays them out."""
     if name == OWN:
         return dict(tensors)
-    if name in _FUSED:
-        return _fused(tensors, _FUSED[name], turned=name == "GPT2LMHeadModel")
+    if name in FUSED:
+        return _fused(tensors, FUSED[name], turned=name == "GPT2LMHeadModel")
     found: dict[str, Tensor] = {}
     renamed = _RENAMED.get(name, {})
     for key, value in tensors.items():

@@ -7,7 +7,7 @@ Source: Hu et al. 2021, arXiv:2106.09685, section 4.1.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from luthier.config.sft import LoraSection
 from luthier.config.training import OptimSection
 from luthier.errors import ConfigError
-from luthier.model.weights import load_tensors, save_tensors
+from luthier.model.weights import load_tensors
 from luthier.optim.optimizers import AdamW
 
 
@@ -67,27 +67,18 @@ class LowRank:
             p.copy_(state[f"lora.{name}"])
         self._adamw.load_state(state)
 
-    def save(self, path: Path) -> None:
-        """Write the factors alone, as safetensors."""
-        save_tensors({name: p.data for name, p in self.factors.items()}, path)
-
 
 def low_rank(settings: LoraSection, seed: int) -> Callable[[nn.Module, OptimSection], LowRank] | None:
     """What makes a training's optimizer, where adapters are asked for."""
     return (lambda model, optim: LowRank(model, settings, optim, seed)) if settings.lora_rank else None
 
 
-@torch.no_grad()
-def apply_adapters(model: nn.Module, path: Path, scale: float) -> Sequence[str]:
-    """Add saved factors, times alpha / rank, to a model's weights; return the names of the matrices.
+def saved_factors(path: Path) -> dict[str, tuple[Tensor, Tensor]]:
+    """Factors A and B of each adapted weight, by the weight's name, in a file that has what `LowRank.state` gave.
 
-    Raises: CheckpointError when the file is missing or damaged; ConfigError when it is of another model
+    Shapes: (rank, in), (out, rank)
+    Raises: CheckpointError when the file is missing or damaged
     """
-    factors, weights = load_tensors(path), dict(model.named_parameters())
-    names = sorted(name.removesuffix(".A") for name in factors if name.endswith(".A"))
-    for name in names:
-        a, b = factors[f"{name}.A"], factors.get(f"{name}.B")
-        if b is None or name not in weights or weights[name].shape != (len(b), a.shape[1]):
-            raise ConfigError(f"{path}: {name} is not of this model")
-        weights[name].add_((b @ a).to(weights[name].device), alpha=scale)
-    return names
+    saved = load_tensors(path)
+    names = [name.removesuffix(".A") for name in saved if name.startswith("lora.") and name.endswith(".A")]
+    return {name.removeprefix("lora."): (saved[f"{name}.A"], saved[f"{name}.B"]) for name in names}

@@ -62,6 +62,8 @@ class Training:
     """Where batches come from, if not from `rows`."""
     optimizer: Callable[[Decoder, OptimSection], Optimizer] | None = None
     """What makes the optimizer, where it is not `build_optimizer`."""
+    best: bool = False
+    """Whether the stage gives the checkpoint with the lowest validation loss, not the last one; it must be kept."""
 
 
 class Recorder:

@@ -73,7 +73,7 @@ def _run(job: Job, settings: SftSection, name: str, before: str) -> Outcome:
     from luthier.stages.attention import choose_attention
     from luthier.stages.before import Onlooker
     from luthier.stages.recorder import Training
-    from luthier.stages.training import final_checkpoint, run_training, settle_compute, take_best
+    from luthier.stages.training import final_checkpoint, run_training, settle_compute
     from luthier.tasks.build import build_conversations
     from luthier.tokenizer.tokenizer import Tokenizer
     from luthier.train.checkpoint import load_model
@@ -121,11 +121,9 @@ def _run(job: Job, settings: SftSection, name: str, before: str) -> Outcome:
     optim = settings.settle_optim(recipe.optim)
     kept = settings.model_copy(update={"keep_best": settings.keep_best or settings.take == "best"})
     given = (job, name, kept, optim, model, tokenizer, train, steps, compute, lr_scale, validate, onlooker.answers)
-    outcome = run_training(Training(*given, optimizer=low_rank(settings, seed)))
-    found = onlooker.found()
-    if settings.take == "best":
-        outcome = take_best(job, outcome)
-    return Outcome(outcome.fingerprint, {"conversations": made["splits"], "sources": made["sources"], "found": found, **outcome.summary})
+    outcome = run_training(Training(*given, optimizer=low_rank(settings, seed), best=settings.take == "best"))
+    summary = {"conversations": made["splits"], "sources": made["sources"], "found": onlooker.found(), **outcome.summary}
+    return Outcome(outcome.fingerprint, summary)
 
 
 def _stage(name: str, before: str, section: Callable[[Recipe], SftSection]) -> Stage:

@@ -11,8 +11,10 @@ from pathlib import Path
 
 import torch
 
+from luthier.config.sft import LoraSection
 from luthier.config.training import PretrainSection, TrainingSection
 from luthier.errors import CheckpointError
+from luthier.export.peft import export_adapters, why_no_adapters
 from luthier.model.weights import weights_sha256
 from luthier.optim.build import build_optimizer
 from luthier.pack.loader import Loader
@@ -20,6 +22,7 @@ from luthier.pack.superposition import SuperposedLoader
 from luthier.plan.hardware import available_bytes
 from luthier.plan.horizon import micro_batch_rows, rows_per_step, step_rows
 from luthier.plan.memory import training_bytes
+from luthier.post.adapters import saved_factors
 from luthier.runs.files import read_json, write_json
 from luthier.runs.manifest import read_manifest
 from luthier.runs.memory import forget_peak, keep_freed_memory, return_freed_memory
@@ -81,7 +84,7 @@ def _why_not_compile(job: Job, compute: Compute) -> str | None:
 
 
 def run_training(training: Training) -> Outcome:
-    """Train to the end, from wherever an earlier attempt got; leave the final checkpoint, metrics and samples."""
+    """Train to the end, from wherever an earlier attempt got; leave the final checkpoint, metrics, samples and adapters."""
     job, compute = training.job, training.compute
     require_master_weights(training.model)
     return_freed_memory()
@@ -99,7 +102,12 @@ def run_training(training: Training) -> Outcome:
     last = [row for row in read_metrics(job.directory / "metrics.jsonl") if "val/loss" in row]
     final = {key.removeprefix("val/"): value for key, value in last[-1].items() if key.startswith("val/")} if last else {}
     summary = {"weights_sha256": sha256, "steps": trainee.step, "tokens": trainee.tokens_seen, "validation": final}
-    return Outcome(sha256, {**summary, **(recorder.measured() if recorder else {})})
+    outcome = Outcome(sha256, {**summary, **(recorder.measured() if recorder else {})})
+    if training.best:
+        outcome = _take_best(job, outcome)
+    if isinstance(training.settings, LoraSection) and training.settings.lora_rank and not follows():
+        _leave_adapters(training, training.settings)
+    return outcome
 
 
 def begin(training: Training, world: World) -> tuple[Trainee, Loader, Identity, dict[str, object] | None]:
@@ -203,7 +211,7 @@ def final_checkpoint(stage_directory: Path) -> Path:
     return stage_directory / "checkpoints" / str(taken["checkpoint"]) if isinstance(taken, dict) else found[-1]
 
 
-def take_best(job: Job, outcome: Outcome) -> Outcome:
+def _take_best(job: Job, outcome: Outcome) -> Outcome:
     """Give the checkpoint with the lowest validation loss instead of the last one; the training must have kept it.
 
     Raises: CheckpointError when it is not there
@@ -224,3 +232,12 @@ def take_best(job: Job, outcome: Outcome) -> Outcome:
         "validation_last": outcome.summary["validation"],
     }
     return Outcome(sha256, {**outcome.summary, **told})
+
+
+def _leave_adapters(training: Training, settings: LoraSection) -> None:
+    """Write the factors that are in the checkpoint which the stage gives, for `peft`; or say why not."""
+    factors, config = saved_factors(final_checkpoint(training.job.directory) / "training.safetensors"), training.model.config
+    if reason := why_no_adapters(config, factors):
+        training.job.progress.say(f"{training.name}: no adapters for peft: {reason}")
+    else:
+        export_adapters(config, factors, settings.lora_alpha, training.job.directory / "adapters")
