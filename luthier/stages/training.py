@@ -103,9 +103,11 @@ def run_training(training: Training) -> Outcome:
     final = {key.removeprefix("val/"): value for key, value in last[-1].items() if key.startswith("val/")} if last else {}
     summary = {"weights_sha256": sha256, "steps": trainee.step, "tokens": trainee.tokens_seen, "validation": final}
     outcome = Outcome(sha256, {**summary, **(recorder.measured() if recorder else {})})
+    if follows():  # nobody asks it what came of it, and the last checkpoint may not be on the disk yet
+        return outcome
     if training.best:
         outcome = _take_best(job, outcome)
-    if isinstance(training.settings, LoraSection) and training.settings.lora_rank and not follows():
+    if isinstance(training.settings, LoraSection) and training.settings.lora_rank:
         _leave_adapters(training, training.settings)
     return outcome
 
@@ -222,8 +224,7 @@ def _take_best(job: Job, outcome: Outcome) -> Outcome:
     manifest = read_manifest(directory / MANIFEST)
     if manifest is None:
         raise CheckpointError(f"{directory}: the checkpoint with the lowest validation loss is not there", fix="take the last one")
-    if not follows():
-        write_json(job.directory / _TAKEN, {"checkpoint": directory.name})
+    write_json(job.directory / _TAKEN, {"checkpoint": directory.name})
     sha256, validation = str(manifest["weights_sha256"]), {"loss": best["val/loss"]}
     told = {
         "weights_sha256": sha256,

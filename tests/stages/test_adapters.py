@@ -10,6 +10,7 @@ import torch
 
 from luthier.cli import call
 from luthier.train import objective
+from tests.ranks import perform
 from tests.stages.conftest import make_tiny, write_pairs
 from tests.stages.test_pipeline import run_json
 
@@ -52,6 +53,17 @@ def test_they_make_of_the_model_before_the_model_behind(
     assert call(["verify", run.name, *root]) == 1
     assert call(["verify", run.name, "--repair", *root]) == 0
     assert victim.read_bytes() == whole
+
+
+def test_of_several_ranks_the_leading_one_leaves_them(tmp_path: Path) -> None:
+    """The others do not look for the best checkpoint, which may not be on the disk yet."""
+    recipe = [*make_tiny(tmp_path), *SHORT, *SFT, "sft.epochs=0.3"]
+    play = {"size": 2, "arguments": ["sft", *recipe], "root": str(tmp_path / "runs"), "slow_to_save": 0.5}
+    (parts,) = perform("tests.stages.ranks", [play])
+    assert [part.result["code"] for part in parts] == [0, 0], [part.said for part in parts]
+    (directory,) = (tmp_path / "runs").glob("store/sft/*")
+    assert {path.name for path in (directory / "adapters").iterdir()} == {"adapter_config.json", "adapter_model.safetensors"}
+    assert (directory / "taken.json").exists()
 
 
 def test_none_are_left_where_there_are_none_or_peft_could_not_take_them(tiny: list[str], capsys: pytest.CaptureFixture[str]) -> None:
