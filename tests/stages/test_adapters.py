@@ -57,7 +57,7 @@ def test_they_make_of_the_model_before_the_model_behind(
 
 def test_of_several_ranks_the_leading_one_leaves_them(tmp_path: Path) -> None:
     """The others do not look for the best checkpoint, which may not be on the disk yet."""
-    recipe = [*make_tiny(tmp_path), *SHORT, *SFT, "sft.epochs=0.3"]
+    recipe = [*make_tiny(tmp_path), *SHORT, *SFT, "sft.epochs=0.3", "sft.eval_every=100"]
     play = {"size": 2, "arguments": ["sft", *recipe], "root": str(tmp_path / "runs"), "slow_to_save": 0.5}
     (parts,) = perform("tests.stages.ranks", [play])
     assert [part.result["code"] for part in parts] == [0, 0], [part.said for part in parts]
