@@ -2,7 +2,7 @@
 
     python benchmarks/ablations.py --text FOLDER [--only NAME ...] [--steps 500] [--seeds 1 2] [--json]
 
-FOLDER holds the files of `STORIES`. The base is the quickstart's model (2.4M parameters, Muon, linear decay). First a step with the switch
+FOLDER holds the files of `STORIES`. The base is 4 layers of 192 (2.4M parameters, Muon, linear decay). First a step with the switch
 and a step without take turns; then each variant is trained, by the pipeline, for as many steps as the base would have had time for. The
 result is the validation loss in bits per byte. Seeds change the initial weights, the order and the split, so a variant is compared with
 the base of its own seed.

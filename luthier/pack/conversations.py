@@ -88,7 +88,7 @@ def pack_conversations(
 
 def named(examples: Sequence[Mapping[str, str]]) -> str:
     """Say where what was too long stands, for a warning."""
-    places = [f"{one['place']} ({one['what']})" for one in examples if one["place"]]
+    places = [f"{one['place']} ({one['what']})" for one in examples if one["place"]][:2]
     return f", the first at {', '.join(places)}" if places else ""
 
 

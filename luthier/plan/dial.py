@@ -244,7 +244,7 @@ def _training(values: _Values, tokens: float, flops_per_token: float, ratio: flo
     rule = "0.12 / sqrt(width); 0.008 at 192 and 256"
     values.take("optim.lr", _digits(0.12 / width**0.5), rule, f"{NANOCHAT}, width^-0.5; {LOG}")
     forgets = 0.245 * (ratio / CHINCHILLA) ** -0.5
-    rule = f"forgets over {forgets:.2g} of the steps, ~ (tokens per parameter)^-0.5; 0.1 in the quickstart"
+    rule = f"forgets over {forgets:.2g} of the steps, ~ (tokens per parameter)^-0.5; 0.1 for 733 steps of 0.01"
     values.take("optim.weight_decay", _digits(min(1.0, 1 / (muon * steps * forgets))), rule, "Bergsma et al. 2025, arXiv:2505.13738")
     values.take("optim.schedule", "linear", "straight to zero", "Bergsma et al. 2025, arXiv:2502.15938")
     values.take("optim.min_lr_ratio", 0.0, "straight to zero", "Bergsma et al. 2025, arXiv:2502.15938")

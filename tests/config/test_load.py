@@ -112,7 +112,7 @@ def test_model_vocabulary_must_hold_the_tokenizer() -> None:
         ("model.d_model=-64", "model.d_model: Input should be greater than or equal to 1, got -64"),
         ("optim.lr=-1e-3", "optim.lr: Input should be greater than 0, got -0.001"),
         ("optim.lr=10", "optim.lr: Input should be less than or equal to 1, got 10"),
-        ("model.d_model=100", "`n_heads` must divide `d_model`, got 6 and 100"),
+        ("model.d_model=100", "`n_heads` must divide `d_model`, got 3 and 100"),
         ("model.n_kv_heads=4", "must be a multiple of `n_kv_heads`"),
         ("tokenizer.vocab_size=10", "greater than or equal to 300"),
         ("pretrain.steps=0", "pretrain.steps: Input should be greater than or equal to 1, got 0"),

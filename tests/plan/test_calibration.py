@@ -150,8 +150,8 @@ def test_when_a_training_compiles() -> None:
 
 
 def test_the_quickstart_is_no_quarter_of_an_hour() -> None:
-    """Its 1.5 million tokens take about three minutes on the machine whose rates these are near."""
+    """Its 4.0 million tokens take about four minutes on the machine whose rates these are near."""
     quickstart = load_recipe([Path(__file__).parents[2] / "recipes" / "quickstart.toml"])
     here = Hardware("x", {"bf16": 4e11}, 8.0, calibration=calibrated())
     step = step_time(quickstart, resolve_model(quickstart), here, "bf16", True)
-    assert step is not None and 80 < 733 * step.seconds < 260
+    assert step is not None and 120 < 1953 * step.seconds < 400
