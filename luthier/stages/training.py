@@ -15,7 +15,7 @@ from luthier.config.sft import LoraSection
 from luthier.config.training import PretrainSection, TrainingSection
 from luthier.errors import CheckpointError
 from luthier.export.peft import export_adapters, why_no_adapters
-from luthier.model.weights import weights_sha256
+from luthier.model.weights import load_tensors, weights_sha256
 from luthier.optim.build import build_optimizer
 from luthier.pack.loader import Loader
 from luthier.pack.superposition import SuperposedLoader
@@ -84,7 +84,10 @@ def _why_not_compile(job: Job, compute: Compute) -> str | None:
 
 
 def run_training(training: Training) -> Outcome:
-    """Train to the end, from wherever an earlier attempt got; leave the final checkpoint, metrics, samples and adapters."""
+    """Train to the end, from wherever an earlier attempt got; leave the final checkpoint, metrics, samples and adapters.
+
+    On the leading rank the model then has the weights of the checkpoint that the stage gives.
+    """
     job, compute = training.job, training.compute
     require_master_weights(training.model)
     return_freed_memory()
@@ -99,14 +102,12 @@ def run_training(training: Training) -> Outcome:
         with job.progress.bar(training.name, total, "tokens", trainee.tokens_seen) as bar:
             recorder = _train(training, trainee, loader, identity, world, state, bar)
     sha256 = weights_sha256(training.model.state_dict())
-    last = [row for row in read_metrics(job.directory / "metrics.jsonl") if "val/loss" in row]
-    final = {key.removeprefix("val/"): value for key, value in last[-1].items() if key.startswith("val/")} if last else {}
-    summary = {"weights_sha256": sha256, "steps": trainee.step, "tokens": trainee.tokens_seen, "validation": final}
+    summary = {"weights_sha256": sha256, "steps": trainee.step, "tokens": trainee.tokens_seen, "validation": _validation(job.directory)}
     outcome = Outcome(sha256, {**summary, **(recorder.measured() if recorder else {})})
     if follows():  # nobody asks it what came of it, and the last checkpoint may not be on the disk yet
         return outcome
     if training.best:
-        outcome = _take_best(job, outcome)
+        outcome = _take_best(training, outcome)
     if isinstance(training.settings, LoraSection) and training.settings.lora_rank:
         _leave_adapters(training, training.settings)
     return outcome
@@ -213,19 +214,26 @@ def final_checkpoint(stage_directory: Path) -> Path:
     return stage_directory / "checkpoints" / str(taken["checkpoint"]) if isinstance(taken, dict) else found[-1]
 
 
-def _take_best(job: Job, outcome: Outcome) -> Outcome:
+def _validation(stage_directory: Path, step: int | None = None) -> dict[str, float]:
+    """What was measured on held-out rows at a step, or the last time."""
+    rows = [row for row in read_metrics(stage_directory / "metrics.jsonl") if "val/loss" in row and step in (None, row["step"])]
+    return {key.removeprefix("val/"): value for key, value in rows[-1].items() if key.startswith("val/")} if rows else {}
+
+
+def _take_best(training: Training, outcome: Outcome) -> Outcome:
     """Give the checkpoint with the lowest validation loss instead of the last one; the training must have kept it.
 
     Raises: CheckpointError when it is not there
     """
-    root = job.directory / "checkpoints"
+    job, root = training.job, training.job.directory / "checkpoints"
     best = (read_json(checkpoints(root)[-1] / "state.json") or {}).get("best") or {}
     directory = root / f"step_{int(best.get('step', 0)):06d}"
     manifest = read_manifest(directory / MANIFEST)
     if manifest is None:
         raise CheckpointError(f"{directory}: the checkpoint with the lowest validation loss is not there", fix="take the last one")
     write_json(job.directory / _TAKEN, {"checkpoint": directory.name})
-    sha256, validation = str(manifest["weights_sha256"]), {"loss": best["val/loss"]}
+    training.model.load_state_dict(load_tensors(directory / "model.safetensors", training.model.state_dict()))
+    sha256, validation = str(manifest["weights_sha256"]), {**_validation(job.directory, best["step"]), "loss": best["val/loss"]}
     told = {
         "weights_sha256": sha256,
         "taken_step": best["step"],

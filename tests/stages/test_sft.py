@@ -46,7 +46,7 @@ def less_learned_is_better(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_noise_is_drawn_alike_after_a_stop_and_the_best_checkpoint_is_taken(
     tiny: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given = [*tiny, *SHORT, "sft.neftune_alpha=5", "sft.take=best", "sft.supervise=last", "sft.lr=0.05"]
+    given = [*tiny, *SHORT, "sft.neftune_alpha=5", "sft.take=best", "sft.supervise=last", "sft.lr=0.05", "sft.sample_every=4"]
     expected, directory = sft([*given, f"runs.root={tmp_path / 'undisturbed'}"], capsys)
     losses = {row["step"]: row["val/loss"] for row in _metrics(directory) if "val/loss" in row}
     best = min(losses, key=lambda step: (losses[step], step))
@@ -55,8 +55,12 @@ def test_noise_is_drawn_alike_after_a_stop_and_the_best_checkpoint_is_taken(
     base = expected["found"][0]
     assert base[:2] == [expected["found"][1][0], "before"] and json.loads((directory / "before.json").read_text())["bpb"] > 0
     assert all(row["val/bpb"] > 0 and "val/bpb_change" in row for row in _metrics(directory) if "val/loss" in row)
-    if best != max(losses):
-        assert json.loads((directory / "taken.json").read_text()) == {"checkpoint": f"step_{best:06d}"}
+    assert best != max(losses) and json.loads((directory / "taken.json").read_text()) == {"checkpoint": f"step_{best:06d}"}
+    (row,) = [row for row in _metrics(directory) if row.get("val/loss") == losses[best]]
+    assert expected["validation"] == {key.removeprefix("val/"): value for key, value in row.items() if key.startswith("val/")}
+    said = [json.loads(line) for line in (directory / "samples.jsonl").read_text().splitlines()]
+    after = [text for _, when, text in expected["found"] if when == "after"]
+    assert after == [row["text"] for row in said if row["step"] == best] != [row["text"] for row in said if row["step"] == max(losses)]
 
     validate = Recorder._validate
 
