@@ -12,7 +12,7 @@ from luthier.errors import ConfigError
 from luthier.tasks import auto, fields, messages
 from luthier.tasks.choices import lettered
 from luthier.tasks.conversation import Message, Unfit, content_id, in_turn
-from luthier.tasks.grading.constraints import misfit
+from luthier.tasks.grading.constraints import misfit, whole
 from luthier.tasks.grading.number import final_number, last_box
 from luthier.tasks.questions import without_annotations
 
@@ -106,10 +106,10 @@ def of_constraints(record: Mapping[str, Any]) -> Problem:
 
 
 def _given(settings: object) -> object:
-    """Settings without those that are null, as a table of all constraints has them."""
+    """Settings without those that are null, as a table of all constraints has them, and with whole numbers as such."""
     if not isinstance(settings, dict):
         return {} if settings is None else settings
-    return {key: value for key, value in cast(dict[str, Any], settings).items() if value is not None}
+    return whole({key: value for key, value in cast(dict[str, Any], settings).items() if value is not None})
 
 
 def of_programs(record: Mapping[str, Any]) -> Problem:

@@ -39,6 +39,14 @@ class Slow:
         ({"rule": "pattern", "pattern": "^The"}, [1.0, 0.0, 0.0]),
         ({"rule": "constraint", "constraint": "punctuation:no_comma"}, [1.0, 0.0, 1.0]),
         ({"rule": "constraint", "constraint": "keywords:existence", "settings": {"keywords": ["sea"]}}, [0.0, 1.0, 0.0]),
+        (
+            {
+                "rule": "constraint",
+                "constraint": "length_constraints:nth_paragraph_first_word",
+                "settings": {"num_paragraphs": 1.0, "nth_paragraph": 1.0, "first_word": "it"},
+            },
+            [0.0, 1.0, 0.0],
+        ),
     ],
 )
 def test_rules_have_names_and_weights(table: dict[str, Any], worth: list[float]) -> None:
@@ -56,8 +64,9 @@ def test_a_rule_that_hangs_has_no_number_and_an_unknown_one_is_refused() -> None
     few = {"rule": "constraint", "constraint": "length_constraints:number_words", "settings": {"relation": "at most", "num_words": 3}}
     with pytest.raises(ConfigError, match=r"length_constraints:number_words.*unknown_relation"):
         rules([RuleConfig.model_validate(few)], Slow())
-    with pytest.raises(ConfigError, match="wrong_settings"):
-        rules([RuleConfig.model_validate({**few, "settings": {}})], Slow())
+    for settings in ({}, {"num_words": 2.5}, {"num_words": True}):
+        with pytest.raises(ConfigError, match="wrong_settings"):
+            rules([RuleConfig.model_validate({**few, "settings": settings})], Slow())
     with pytest.raises(ValueError, match="`pattern` belongs to the rule 'pattern'"):
         RuleConfig(rule="ended", pattern="x")
     with pytest.raises(ValueError, match="`pattern` is no regular expression: missing \\)"):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from typing import Any
 
@@ -84,6 +85,9 @@ def test_a_source_may_name_another_grader() -> None:
         (["punctuation:no_comma"], [{"num_words": 3}], "wrong_settings"),
         (["length_constraints:number_words"], [{"relation": "at least"}], "wrong_settings"),
         (["length_constraints:number_words"], [{"num_words": "three"}], "wrong_settings"),
+        (["length_constraints:number_words"], [{"num_words": 2.5}], "wrong_settings"),
+        (["length_constraints:number_words"], [{"num_words": True}], "wrong_settings"),
+        (["length_constraints:number_words"], [{"num_words": math.inf}], "wrong_settings"),
         (["keywords:existence"], [{"keywords": "sea"}], "wrong_settings"),
         (["keywords:existence"], [{"keywords": [1]}], "wrong_settings"),
         (["length_constraints:number_words"], [{"num_words": 3, "relation": "at most"}], "unknown_relation"),
@@ -105,6 +109,7 @@ def test_constraints_may_have_settings_that_are_empty_or_whole_floats() -> None:
         "kwargs": [None, {"num_words": 2.0, "relation": "less than", "letter": None}],
     }
     (one,) = read_problems([record], "constraints")
+    assert "2.0" not in one.answer
     assert GRADERS["all_constraints"]("one", one.answer) == 1.0 and GRADERS["constraints"]("one two", one.answer) == 0.5
 
 

@@ -190,11 +190,16 @@ def misfit(name: object, settings: object) -> str | None:
     return None if all(value in _RELATIONS for setting, value in given.items() if setting.endswith("relation")) else "unknown_relation"
 
 
+def whole(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with whole numbers as such: data sets write them as floats, too."""
+    return {name: int(value) if isinstance(value, float) and value.is_integer() else value for name, value in settings.items()}
+
+
 def _is(value: object, annotation: str) -> bool:
-    """Whether a setting has its kind; data sets write whole numbers as floats, too."""
+    """Whether a setting has its kind."""
     if annotation == "Sequence[str]":
         return isinstance(value, list) and all(isinstance(one, str) for one in cast(list[object], value))
-    return isinstance(value, str if annotation == "str" else (int, float))
+    return isinstance(value, str) if annotation == "str" else isinstance(value, int) and not isinstance(value, bool)
 
 
 def met(response: str, answer: str) -> list[bool]:
