@@ -29,9 +29,10 @@ def finished(data: Path, runs: Path, recipes: Sequence[str], changes: Sequence[s
     """
     runs.mkdir(parents=True, exist_ok=True)
     texts = runs / "data"
-    if data.is_dir() and not texts.is_symlink():
+    there = texts.exists() or texts.is_symlink()
+    if data.is_dir() and not there:
         texts.symlink_to(data.resolve(), target_is_directory=True)
-    if texts.is_symlink() and texts.resolve() != data.resolve():
+    if there and texts.resolve() != data.resolve():
         raise SystemExit(f"{texts} leads to {texts.resolve()}, not to {data.resolve()}: give another --runs")
     command = [sys.executable, "-m", "luthier", "run", *(str(RECIPES / name) for name in recipes), *changes, "runs.root=.", "--json"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT.parent)}

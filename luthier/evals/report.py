@@ -47,7 +47,7 @@ class ReportData:
     sources: Sequence[Mapping[str, Any]] = ()
     """The data manifest's rows: `name`, `licence`, `attribution`, `documents`, `bytes`, `dropped`."""
     sft_sources: Sequence[Mapping[str, Any]] = ()
-    """The same for conversations, counted in `conversations`."""
+    """The same for what later stages learn from, counted in `conversations`, `preferences` or `problems`."""
     tokenizer: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """Measures by name."""
     plan: Sequence[Mapping[str, Any]] = ()

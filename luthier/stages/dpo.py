@@ -126,4 +126,5 @@ def stage_after(section: DpoSection, before: str) -> Stage:
         lambda recipe: prompted_settings("dpo", section, recipe),
         lambda recipe, cache: pair_sources(section, cache),
         trains=True,
+        version=2,  # the answer's mask where a layout puts text behind a turn
     )

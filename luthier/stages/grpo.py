@@ -246,4 +246,5 @@ def stage_after(section: GrpoSection, before: str) -> Stage:
         lambda recipe: _settings(section, recipe),
         lambda recipe, cache: _sources(section, cache),
         trains=True,
+        version=2,  # seeds by place, a prompt on one side with all its answers
     )

@@ -53,13 +53,18 @@ def _run(job: Job) -> Outcome:
         answers=[dict(answer) for answer in said["eval"]["answers"]],
         tokens_per_byte=pretrain["tokens_per_byte"],
         sft_sources=[
-            dict(source) for name in training_stages(recipe) for key in ("sources", "problems") for source in said[name].get(key, [])
+            _row(source) for name in training_stages(recipe) for key in ("sources", "problems") for source in said[name].get(key, [])
         ],
         post=[_post(section.kind, section.name, job) for section in recipe.post],
     )
     path = job.directory / "report.html"
     write_report(path, data)
     return Outcome(fingerprint(sha256_file(path)), {})
+
+
+def _row(source: Any) -> dict[str, Any]:
+    """A source's counts; of problems those that are trained on and the others together."""
+    return {**source, "problems": source["problems"] + source["unseen"]} if "unseen" in source else dict(source)
 
 
 def _before(sft: Any) -> list[dict[str, Any]]:
@@ -120,4 +125,4 @@ def _plan_rows(pretrain: Any, job: Job) -> list[dict[str, Any]]:
     return [{**row, "ratio": "" if row["ratio"] is None else f"{row['ratio']:.2f}"} for row in compared(pretrain, job.inputs)]
 
 
-STAGE = Stage("report", ("data", "tokenizer", "pack", "pretrain", "sft", "eval", "export"), _run, _settings)
+STAGE = Stage("report", ("data", "tokenizer", "pack", "pretrain", "sft", "eval", "export"), _run, _settings, version=2)

@@ -72,4 +72,5 @@ def stage_after(section: RewardSection, before: str) -> Stage:
         lambda recipe: prompted_settings("reward", section, recipe),
         lambda recipe, cache: pair_sources(section, cache),
         trains=True,
+        version=2,  # the answer's mask where a layout puts text behind a turn
     )

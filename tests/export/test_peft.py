@@ -11,6 +11,7 @@ import torch
 
 from luthier.config.sft import LoraSection
 from luthier.config.training import OptimSection
+from luthier.export.hf import FUSED
 from luthier.export.peft import export_adapters, why_no_adapters
 from luthier.model.weights import save_tensors
 from luthier.post.adapters import LowRank, saved_factors
@@ -25,7 +26,6 @@ peft = pytest.importorskip("peft")
 pytestmark = pytest.mark.filterwarnings("ignore:.*deprecated:FutureWarning")
 
 ALL = LoraSection.model_fields["lora_targets"].default
-FUSED = {"GPT2LMHeadModel", "MptForCausalLM"}
 SINGLE = [(name, switches) for name, switches in KINDS if name not in FUSED]
 OWN: dict[str, Any] = {"value_embeddings": True, "residual_scalars": True, "positions": ("rope_interleaved", "alibi")}
 
