@@ -1,7 +1,8 @@
 """What answers are worth. In: problems and answers to them. Out: rewards, and what went wrong. Next: rollouts.
 
 A reward is the grader's, less what is taken off for length and repetition, plus further parts (rules, a learned model) with weights of
-their own. Whatever raises or gives no number counts nothing, and is said once for each reason.
+their own. Whatever raises or gives no number counts nothing, and is said once for each reason; only a grader's process that
+fails to start again and again ends the training.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from luthier.config.post import GrpoSection
+from luthier.errors import HardwareError
 from luthier.tasks.grading.penalties import length_penalty, repetition_penalty
 from luthier.tasks.problems import Problem
 
@@ -99,6 +101,8 @@ class Rewards:
             if len(said) != len(answers):
                 raise ValueError(f"gave {len(said)} numbers for {len(answers)} answers")
             values = [math.nan if isinstance(value, str) else float(value) for value in said]
+        except HardwareError:
+            raise
         except Exception as error:  # a rule's fault must not end a training
             self._say(f"a reward failed: {type(error).__name__}: {error}")
             return [math.nan] * len(answers)

@@ -2,7 +2,7 @@
 
 Graders run in a process of their own. One that raises counts as no reward; one that hangs is ended after so many seconds, counts as no
 reward, too, and the process is started again; so does an answer for which the process cannot be started. All of it is reported, and
-training goes on.
+training goes on; only where the process fails to start several times in a row, grading ends with an error.
 """
 
 from __future__ import annotations
@@ -22,13 +22,15 @@ from pathlib import Path
 from typing import Any
 
 import luthier
-from luthier.errors import ConfigError
+from luthier.errors import ConfigError, HardwareError
 from luthier.tasks.grading.graders import GRADERS, RUNS_CODE
 from luthier.tasks.problems import Problem
 
 SECONDS = 10.0
 _START_SECONDS = 120.0
+_MOST_FAILED_STARTS = 3
 _MOST_EXAMPLES = 5
+_WORKER = "luthier.tasks.grading.worker"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +55,8 @@ class Judge:
     examples: list[Mapping[str, Any]] = field(default_factory=lambda: list[Mapping[str, Any]]())
     """The first of them: problem, response, reason."""
     _process: subprocess.Popen[bytes] | None = None
-    _patience: float = _START_SECONDS
-    """Seconds for the process to start: fewer after a failure, so that a machine on which it never does costs little for each answer."""
+    _failed_starts: int = 0
+    """In a row."""
 
     def __enter__(self) -> Judge:
         return self
@@ -65,7 +67,8 @@ class Judge:
     def grade(self, problem: Problem, response: str) -> Grade:
         """Grade one response.
 
-        Raises: ConfigError for a grader that is unknown, or that is not allowed here
+        Raises: ConfigError for a grader that is unknown, or that is not allowed here; HardwareError when the process failed to start three
+        times in a row
         """
         if problem.grader not in GRADERS:
             raise ConfigError(f"a problem's grader must be one of {', '.join(GRADERS)}, got {problem.grader!r}")
@@ -111,13 +114,20 @@ class Judge:
         try:
             self._process = _start(self.seconds)
         except OSError as error:
-            return f"has no process: {error}"
-        if self._said(b'["exact", "", ""]\n', self._patience):
-            self._patience = _START_SECONDS
-            return None
-        self.close()
-        self._patience = SECONDS
-        return "has a process that does not answer"
+            fault = f"has no process: {error}"
+        else:
+            if self._said(b'["exact", "", ""]\n', _START_SECONDS):
+                self._failed_starts = 0
+                return None
+            self.close()
+            fault = "has a process that does not answer"
+        self._failed_starts += 1
+        if self._failed_starts == _MOST_FAILED_STARTS:
+            raise HardwareError(
+                f"{_MOST_FAILED_STARTS} times in a row no answer could be graded: the grader {fault}",
+                fix=f"see that `{sys.executable} -m {_WORKER}` starts, and that memory and processes are left; then run again",
+            )
+        return fault
 
     def _said(self, line: bytes, seconds: float) -> bytes:
         """Send a line and wait for the answer; nothing when it does not come in time, or the process is gone."""
@@ -143,7 +153,7 @@ def _start(seconds: float) -> subprocess.Popen[bytes]:
     root = str(Path(luthier.__file__).resolve().parents[1])
     paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
     return subprocess.Popen(
-        [sys.executable, "-m", "luthier.tasks.grading.worker", str(math.ceil(seconds))],
+        [sys.executable, "-m", _WORKER, str(math.ceil(seconds))],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},

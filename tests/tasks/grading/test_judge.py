@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from luthier.errors import ConfigError
+from luthier.errors import ConfigError, HardwareError
 from luthier.tasks.grading import judge as judge_module
 from luthier.tasks.grading import worker
 from luthier.tasks.grading.confine import REFUSED, landlock_version
@@ -61,29 +61,26 @@ def test_a_process_that_dies_is_started_again(judge: Judge) -> None:
 
 
 def test_a_process_that_does_not_start_is_a_fault_like_any(monkeypatch: pytest.MonkeyPatch) -> None:
-    starts, waits = list[str](), list[float]()
-    start, said = judge_module._start, Judge._said
+    starts, start = list[str](), judge_module._start
 
     def failing(seconds: float) -> subprocess.Popen[bytes]:
         starts.append("start")
-        if len(starts) == 1:
+        if len(starts) in (1, 4, 5):
             raise OSError(errno.EAGAIN, "no more processes")
-        if len(starts) < 4:
+        if len(starts) in (2, 6):
             return subprocess.Popen([sys.executable, "-c", ""], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         return start(seconds)
 
-    def watched(self: Judge, line: bytes, seconds: float) -> bytes:
-        waits.append(seconds)
-        return said(self, line, seconds)
-
     monkeypatch.setattr(judge_module, "_start", failing)
-    monkeypatch.setattr(Judge, "_said", watched)
     with Judge(seconds=1.0) as judge:
-        grades = judge.grade_all([(RIGHT, "4")] * 4)
-        assert [grade.reward for grade in grades] == [0.0, 0.0, 0.0, 1.0] and grades[3].fault is None
+        grades = judge.grade_all([(RIGHT, "4")] * 3)
+        assert [grade.reward for grade in grades] == [0.0, 0.0, 1.0] and grades[2].fault is None
         assert "no more processes" in str(grades[0].fault) and "does not answer" in str(grades[1].fault)
-        assert judge.faults.total() == 3 and len(judge.examples) == 3
-    assert waits == [120.0, 10.0, 10.0, 1.0], "a machine on which none answers is not waited for two minutes an answer"
+        assert judge.faults.total() == 2 and len(judge.examples) == 2
+        judge.close()
+        assert [judge.grade(RIGHT, "4").reward for _ in range(2)] == [0.0, 0.0]
+        with pytest.raises(HardwareError, match=r"3 times in a row .* does not answer"):
+            judge.grade(RIGHT, "4")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="limits are Unix's")
