@@ -41,6 +41,12 @@ _REWRITES = (
 )
 _NAMED = re.compile(r"^(?:[a-zA-Z](?:_\{?\w+\}?)?|[a-zA-Z]\([a-z]\))(?:=|\\in)(?=.)")
 _SLASH = re.compile(r"(-?)(\d+)/(\d+)")
+_MINUS = (
+    (re.compile(r"(?<![\w)\]}])\\frac(\{[^{}]*\})\{-([^{}+-]*)\}"), r"-\\frac\1{\2}"),
+    (re.compile(r"(?<![\w)\]}])\\frac\{-([^{}+-]*)\}"), r"-\\frac{\1}"),
+    (re.compile(r"^--"), ""),
+)
+"""A fraction's minus stands in front, unless the fraction is a factor."""
 _ONE_NUMBER = re.compile(
     r"-?(?:(?:(?:\d+(?:\.\d+)?|\.\d+)\*)?10\^(?:\{-?\d{1,2}\}|\d{1,2})|\d+(?:\.\d+)?|\.\d+"
     r"|\\frac\{\d+\}\{\d+\}|\d+/\d+|\d+\\frac\{\d+\}\{\d+\})"
@@ -60,7 +66,9 @@ def plain_latex(text: str) -> str:
     while plain.startswith("{") and plain.endswith("}") and "}" not in plain[:-1]:
         plain = plain[1:-1]
     plain = _SLASH.sub(r"\1\\frac{\2}{\3}", plain) if _SLASH.fullmatch(plain) else plain
-    return re.sub(r"\\frac\{-([^{}]*)\}", r"-\\frac{\1}", plain)
+    for pattern, replacement in _MINUS:
+        plain = pattern.sub(replacement, plain)
+    return plain
 
 
 def boxed(response: str, answer: str) -> float:

@@ -8,19 +8,22 @@ from its number (`- 5`). Of a quantity in two units (`5 ft 3 in`) the last count
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from fractions import Fraction
 
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*(\{|[^\s{])")
 _SCALES = {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
-_FRACTION = re.compile(r"[ \t]{0,3}(-?)\\[dt]?frac\s*(?:\{([^{}]*)\}\s*\{([^{}]*)\}|(\d)\s*(\d))")
+_FRACTION = re.compile(r"[ \t]{0,3}(-?)\\[dtc]?frac\s*(?:\{([^{}]*)\}\s*\{([^{}]*)\}|(\d)\s*(\d))")
+_DIGITS = 40
+"""Most of a fraction's parts."""
 _POWER = r"\s?\^\s?\{?([-+]?\d{1,2})\}?(?!\d)"
-_LATEX = (
+_LATEX: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] = (
     (re.compile(r"\\(?:text|mathrm|textbf|mathbf)\s*\{([^{}]*)\}"), r" \1 "),
     (re.compile(r"\\[,!;: ]|\{,\}(?=\d)"), ""),
     (re.compile(r"\\([$%])"), r"\1"),
     (re.compile(r"[*_]{2,}"), ""),
     (re.compile(r"(?<=\d)\s?(?:\\times|\\cdot|[×·*x])\s?10" + _POWER), r"e\1 "),
-    (re.compile(r"(?<![\w.])10" + _POWER), r"1e\1 "),
+    (re.compile(r"(?<![\w.])10" + _POWER), lambda match: _power_of_ten(int(match[1]))),
     (re.compile(r"(?<=[a-zA-Z])" + _POWER), " "),  # of a unit
 )
 _NUMBER = re.compile(
@@ -42,6 +45,11 @@ def readings(text: str) -> list[frozenset[Fraction]]:
     for pattern, replacement in _LATEX:
         plain = pattern.sub(replacement, plain)
     return [found for match in _NUMBER.finditer(plain) if (found := _meanings(match, plain))]
+
+
+def _power_of_ten(power: int) -> str:
+    """Write it out where it may stand below a slash."""
+    return f"{10**power} " if 0 <= power < _DIGITS else f"1e{power} "
 
 
 def _slashed(match: re.Match[str]) -> str:

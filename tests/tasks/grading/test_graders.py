@@ -65,6 +65,10 @@ from luthier.tasks.grading.words import choice, chosen_letter, exact, pattern, s
         ("10^{-2}", "0.01"),
         (r"-2.5 \times 10^{3}\text{ km}", "-2500"),
         ("3 x 10^2 m", "300"),
+        ("1/10^3", "0.001"),
+        ("5 / 10^{2}", "0.05"),
+        ("10^3/4", "250"),
+        (r"-\cfrac{1}{2}", "-0.5"),
     ],
 )
 def test_numbers_that_are_right(response: str, answer: str) -> None:
@@ -92,6 +96,8 @@ def test_numbers_that_are_right(response: str, answer: str) -> None:
         ("5 cm^2", "2"),
         ("10^3", "10"),
         ("10^3", "3"),
+        ("1/10^3", "1"),
+        (r"-\cfrac{1}{2}", "2"),
     ],
 )
 def test_numbers_that_are_wrong(response: str, answer: str) -> None:
@@ -125,6 +131,9 @@ def test_a_number_means_what_is_written() -> None:
         (r"\boxed{2x \le 3}", r"2x\leq3"),
         (r"\boxed{-\frac{1}{2}}", "-0.5"),
         (r"\boxed{-0.5}", r"-\frac12"),
+        (r"\boxed{\frac{1}{-2}}", r"-\frac12"),
+        (r"\boxed{\frac{-1}{-2}}", "0.5"),
+        (r"\boxed{-\frac{-x}{2}}", r"\frac{x}{2}"),
         (r"\boxed{-1\frac{1}{2}}", "-1.5"),
         (r"\boxed{25 cm}", "25"),
         (r"\boxed{25\,cm^2}", "25"),
@@ -153,6 +162,9 @@ def test_boxes_that_are_right(response: str, answer: str) -> None:
         (r"\boxed{-\frac{1}{2}}", "0.5"),
         (r"\boxed{0.5}", r"-\frac{1}{2}"),
         (r"\boxed{2m}", "2"),
+        (r"\boxed{\frac{1}{-x+1}}", r"-\frac{1}{x+1}"),
+        (r"\boxed{\frac{-x+1}{2}}", r"-\frac{x+1}{2}"),
+        (r"\boxed{x\frac{-1}{2}}", r"x-\frac{1}{2}"),
         (r"\boxed{25}", "25 x"),
         (r"\boxed{25 cm}", "2"),
         (r"\boxed{10^3}", "10"),
