@@ -19,9 +19,11 @@ _LETTER_ALONE = re.compile(r"(?<![\w'’])(?P<capital>[B-HJ])(?![\w'’])|(?<![\
 _DENIED = re.compile(
     r"(?:\b(?i:not|neither|nor|cannot)|n['’]t)\s+(?i:be\s+)?(?i:(?:the\s+)?(?:answer|option|choice|letter)\s+)?"
     r"(?:[(\[*\"'$]*[A-J](?![\w'’])[)\]*\"'$]*|\([a-j]\))"
-    r"|(?<![\w'’])\(?[A-J]\)?\s+(?i:(?:is|was)\s+(?:not\s+(?:right|correct|true|the\s+answer)|wrong|incorrect|false)|isn['’]t)\b"
+    r"|(?<![\w'’])\(?[A-J]\)?\s+(?i:(?:is|was)\s+not\s+(?:right|correct|true|the\s+answer)|isn['’]t)\b"
 )
 """A letter that is ruled out."""
+_FALSE = re.compile(r"(?<![\w'’])\(?(?P<capital>[A-J])\)?\s+(?i:(?:is|was)\s+(?:wrong|incorrect|false))\b")
+"""A letter that is ruled out, or named in answer to what is false."""
 
 
 def plain_words(text: str) -> str:
@@ -76,18 +78,19 @@ def choice(response: str, answer: str) -> float:
 def chosen_letter(text: str) -> str | None:
     """Find the letter (A to J) that a text settles on: in a box, behind "answer", in front, in brackets, or alone.
 
-    A letter that is ruled out next to it ("not A", "A is wrong") is passed over. A denial further off ("A? No."), or of several letters
-    ("not A or B"), is not understood.
+    A letter that is ruled out next to it ("not A", "A is wrong") is passed over; where only "A is wrong" is said of letters, it is A,
+    as the question may ask what is wrong. A denial further off ("A? No."), or of several letters ("not A or B"), is not understood.
     """
     box = last_box(text)
     if box is not None and re.fullmatch(r"\(?[A-Ja-j]\)?\.?", plain := plain_latex(box)):
         return plain.strip("().").upper()
-    text = _DENIED.sub(" ", text)
+    denied, false = _DENIED.search(text), set(_FALSE.findall(text))
+    text = _FALSE.sub(" ", _DENIED.sub(" ", text))
     for pattern in (_LETTER_AFTER, _LETTER_FIRST, _LETTER_BRACKETED, _LETTER_ALONE):
         found = list(pattern.finditer(text))
         if found:
             return next(group for group in found[-1].groups() if group).upper()
-    return None
+    return false.pop() if len(false) == 1 and denied is None else None
 
 
 def pattern(response: str, answer: str) -> float:

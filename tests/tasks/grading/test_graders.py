@@ -186,7 +186,8 @@ def test_boxes_match_their_braces() -> None:
     "response",
     ["B", "b", "(B)", "B.", "B)", "B. Rain", "**B**", "The answer is B.", "the correct answer is (b)", "Answer: B", "Answer:\nB",
      "I choose option B", r"\boxed{B}", r"\boxed{\text{(B)}}", "A is dry, so it is B", "Rain", "rain.", "A. Fire? No.\nB. Rain",
-     "The answer is not A but B", "It is B, not A", "B. A is wrong", "It isn't (a). It is (b)", "The answer is B. C is not correct."],
+     "The answer is not A but B", "It is B, not A", "B. A is wrong", "It isn't (a). It is (b)", "The answer is B. C is not correct.",
+     "B is false", "Statement B is incorrect.", "(B) was wrong"],
 )  # fmt: skip
 def test_choices_in_many_phrasings(response: str) -> None:
     assert choice(response, "B\nRain") == 1.0
@@ -206,13 +207,19 @@ def test_choices_in_many_phrasings(response: str) -> None:
         "It isn't B.",
         "not (b)",
         "B is not correct",
-        "B is wrong.",
+        "B is wrong. It isn't A.",
+        "A is wrong. B is false.",
         "The answer cannot be B",
         r"\boxed{not B}",
     ],
 )
 def test_choices_that_are_wrong(response: str) -> None:
     assert choice(response, "B\nRain") == 0.0
+
+
+def test_the_first_letter_may_be_false() -> None:
+    assert chosen_letter("A is false") == chosen_letter("Statement A is incorrect.") == "A"
+    assert chosen_letter("It is not A. A is false") is None
 
 
 def test_a_word_is_no_choice() -> None:
