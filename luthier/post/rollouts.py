@@ -251,11 +251,10 @@ class RolloutLoader(Loader):
             file.write(arrays.getvalue())
 
     def _read(self, number: int) -> Batch:
-        path, first = self._path(number), number * self._updates
-        fix = f"give it back from a copy, or remove the stage's checkpoints after step {first}; then run again"
+        path = self._path(number)
+        fix = "give it back from a copy, or remove the stage's newest checkpoint and run again, one after another until it goes on"
         if not path.exists():  # sampled now, it would be by weights that have moved
-            steps = f"steps {first} to {first + self._updates - 1}"
-            raise CheckpointError(f"{path}: the rollout of {steps} is not there, and these weights would sample another", fix=fix)
+            raise CheckpointError(f"{path}: the rollout is not there, and these weights would sample another", fix=fix)
         try:
             with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as stored:
                 arrays: dict[str, np.ndarray] = {name: stored[name] for name in stored.files}
