@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from luthier.config.schema import Recipe
 from luthier.errors import CheckpointError, ConfigError
+from luthier.plan.architectures import OWN
 from luthier.runs.directory import RunDirectory
-from luthier.runs.files import make_directory, storage_errors
+from luthier.runs.files import make_directory, read_json, storage_errors
 from luthier.runs.progress import progress_for
 from luthier.runs.registry import find_run, runs_root
 from luthier.stages.again import recorded_recipe
@@ -25,13 +28,21 @@ def export_verb(what: Sequence[str], to: str | None, stage: str | None, *, as_js
 
     Raises: ConfigError when the run is not exported yet or has no such stage, or `to` is taken; CheckpointError when the stage is not done
     """
-    run = _run_of(what, root, stage or "export")
-    target = None if to is None else _free(Path(to))
-    result = _last_model(run, target) if stage is None else _model_of(stage, run, target)
+    target = None if to is None else _free(Path(to).resolve())
+    if stage is not None and target is None:
+        raise ConfigError("export --stage: nothing says where to write it", fix="add --to DIR")
+    run = _run_of(what, root, stage)
+    result = _last_model(run, target) if stage is None or target is None else _model_of(stage, run, target)
     if as_json:
         print_json({"run": str(run.path), **result})
     else:
-        print_rows([("export", result["export"]), ("use", f"AutoModelForCausalLM.from_pretrained({result['export']!r})")])
+        print_rows([("export", result["export"]), ("use", _use(result["export"]))])
+
+
+def _use(folder: str) -> str:
+    """How `transformers` loads a folder; a class that lies in it has to be allowed."""
+    own_class = OWN in (read_json(Path(folder) / "config.json") or {}).get("architectures", ())
+    return f"AutoModelForCausalLM.from_pretrained({folder!r}{', trust_remote_code=True' if own_class else ''})"
 
 
 def _last_model(run: RunDirectory, target: Path | None) -> dict[str, Any]:
@@ -48,20 +59,30 @@ def _last_model(run: RunDirectory, target: Path | None) -> dict[str, Any]:
     return {"export": str(target or summary["export"]), "parity": summary["parity"], "params": summary["params"]}
 
 
-def _model_of(stage: str, run: RunDirectory, target: Path | None) -> dict[str, Any]:
+def _model_of(stage: str, run: RunDirectory, target: Path) -> dict[str, Any]:
     recipe = recorded_recipe(run, run.path.parent)
-    if stage not in model_stages(recipe):
-        raise ConfigError(f"{run.path}: no stage {stage!r} that gives a model", fix=f"these do: {', '.join(model_stages(recipe))}")
-    if target is None:
-        raise ConfigError("export --stage: nothing says where to write it", fix="add --to DIR")
+    _require_model(stage, recipe, f"{run.path}: ")
     directory = run.stage(stage)
     if directory is None:
         raise CheckpointError(f"{run.path}: stage {stage} is not finished", fix="run its recipe again; it goes on where it was")
     from luthier.stages.export import export_checkpoint
     from luthier.stages.training import final_checkpoint
 
-    _, parity = export_checkpoint(final_checkpoint(directory), recipe, target, progress_for())
+    make_directory(target.parent)
+    with storage_errors(target), tempfile.TemporaryDirectory(prefix=f"{target.name}-", dir=target.parent) as scratch:
+        made = Path(scratch) / target.name  # comes to its place only when proven
+        _, parity = export_checkpoint(final_checkpoint(directory), recipe, made, progress_for())
+        if target.exists():  # and is empty; somebody may stand in it
+            for file in made.iterdir():
+                file.rename(target / file.name)
+        else:
+            made.rename(target)
     return {"export": str(target), "parity": parity, "stage": stage}
+
+
+def _require_model(stage: str, recipe: Recipe, where: str) -> None:
+    if stage not in model_stages(recipe):
+        raise ConfigError(f"{where}no stage {stage!r} that gives a model", fix=f"these do: {', '.join(model_stages(recipe))}")
 
 
 def _free(target: Path) -> Path:
@@ -70,10 +91,12 @@ def _free(target: Path) -> Path:
     return target
 
 
-def _run_of(what: Sequence[str], root: str | None, until: str) -> RunDirectory:
+def _run_of(what: Sequence[str], root: str | None, stage: str | None) -> RunDirectory:
     if any("=" in argument or argument.endswith(".toml") for argument in what):
         recipe, overrides = recipe_from(what)
-        run, _ = run_recipe(recipe, progress_for(), overrides, until=until)
+        if stage is not None:
+            _require_model(stage, recipe, "the recipe has ")
+        run, _ = run_recipe(recipe, progress_for(), overrides, until=stage or "export")
         return run
     if len(what) != 1:
         raise ConfigError(f"export: one run, or recipes with overrides, got {len(what)} runs")

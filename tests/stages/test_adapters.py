@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from luthier.cli import call
+from luthier.errors import LuthierError
+from luthier.export import parity
 from luthier.train import objective
 from tests.ranks import perform
 from tests.stages.conftest import make_tiny, write_pairs
@@ -80,10 +82,18 @@ def test_none_are_left_where_there_are_none_or_peft_could_not_take_them(tiny: li
 
 
 def test_a_stage_that_cannot_be_exported_is_said(tiny: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = Path(run_json([*tiny, *SHORT, "--until", "pretrain"], capsys)["run"])
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "file").touch()
     to = ["--to", str(tmp_path / "base")]
+    for arguments, words in (
+        (["--stage", "pack", *to], "the recipe has no stage 'pack' that gives a model"),
+        (["--stage", "pretrain"], "add --to DIR"),
+        (["--to", str(tmp_path / "taken")], "not an empty folder"),
+    ):
+        assert call(["export", *tiny, *SHORT, *arguments]) == 2
+        assert words in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists(), "nothing has run"
+    run = Path(run_json([*tiny, *SHORT, "--until", "pretrain"], capsys)["run"])
     for arguments, code, words in (
         (["--stage", "pack", *to], 2, "these do: pretrain, sft"),
         (["--stage", "pretrain"], 2, "add --to DIR"),
@@ -93,3 +103,27 @@ def test_a_stage_that_cannot_be_exported_is_said(tiny: list[str], tmp_path: Path
         assert call(["export", str(run), *arguments]) == code
         assert words in capsys.readouterr().err
     assert not (tmp_path / "base").exists()
+
+
+def test_the_folder_appears_when_it_is_proven_and_nothing_beside_it_is_touched(
+    tiny: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = ["export", *tiny, *SHORT, "model.value_embeddings=true", "--stage", "pretrain", "--to"]
+    place = tmp_path / "place"
+    for mine in ("base.tmp", "base.old", "here"):
+        (place / mine).mkdir(parents=True)
+    monkeypatch.chdir(place / "here")
+
+    def refuse(*_: object) -> None:
+        raise LuthierError("other tokens")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(parity, "check_parity", refuse)
+        assert call([*given, "../base", "export.parity_prompts=1"]) == 1
+    assert "other tokens" in capsys.readouterr().err
+    assert sorted(path.name for path in place.iterdir()) == ["base.old", "base.tmp", "here"]
+    for to in ("../base", "."):
+        assert call([*given, to]) == 0
+        assert f"from_pretrained('{Path(to).resolve()}', trust_remote_code=True)" in capsys.readouterr().out
+        assert (Path(to) / "modeling_luthier.py").exists()
+    assert sorted(path.name for path in place.iterdir()) == ["base", "base.old", "base.tmp", "here"]
