@@ -51,8 +51,10 @@ def _sources(summaries: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]
     """All sources with what they were used for; one that served twice is two rows."""
     documents = [{**source, "used": "pretraining"} for source in summaries.get("data", {}).get("sources", ())]
     tuning = [summary for stage, summary in summaries.items() if stage not in ("data", "tokenizer")]
-    conversations = [{**source, "used": "fine-tuning"} for summary in tuning for source in summary.get("sources", ())]
-    return [*documents, *conversations]
+    learned = [source for summary in tuning for source in summary.get("sources", ())]
+    asked = [row for summary in tuning for row in summary.get("problems", ())]
+    learned += [row for row in asked if row["problems"] and "licence" in row]  # not what only measures, nor sums that are made
+    return [*documents, *({**row, "used": "fine-tuning"} for row in learned)]
 
 
 def _head(sources: Sequence[Mapping[str, Any]], languages: Sequence[str], tuned: bool) -> str:
@@ -163,7 +165,7 @@ def _data(sources: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _amount(source: Mapping[str, Any]) -> str:
-    for what in ("conversations", "documents", "records"):
+    for what in ("conversations", "preferences", "problems", "documents", "records"):
         number = source.get(what)
         if isinstance(number, int):
             size = source.get("bytes")

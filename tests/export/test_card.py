@@ -67,6 +67,16 @@ def test_facts_are_there() -> None:
     assert "1e4" not in card and "10000.0" not in card, "speed has no place in it"
 
 
+def test_problems_are_training_data() -> None:
+    asked = {"name": "sums | hard", "licence": "CC0-1.0", "attribution": "its makers", "problems": 812, "unseen": 90}
+    measured = {"name": "exam", "licence": "Unlicense", "attribution": None, "problems": 0, "unseen": 50}
+    card = model_card(
+        recipe(), {**summaries(), "learn": {"problems": [asked, measured, {"name": "arithmetic", "problems": 4000, "unseen": 9}]}}
+    )
+    assert "| sums \\| hard | fine-tuning | CC0-1.0 | its makers | 812 problems |" in card
+    assert "CC-BY-SA-4.0, CC0-1.0, MIT" in head(card)["license_name"] and "exam" not in card and "arithmetic" not in card
+
+
 def test_head() -> None:
     assert head(model_card(recipe(False), summaries(tuned=False)))["license"] == "cc-by-sa-4.0"
     mixed = head(model_card(recipe(), summaries()))
