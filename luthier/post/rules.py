@@ -5,19 +5,17 @@ What could hang (a regular expression, a constraint) is asked of the grader, whi
 
 from __future__ import annotations
 
-import inspect
 import json
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 
 from luthier.config.post import RuleConfig
-from luthier.errors import ConfigError
 from luthier.model.decoder import Decoder
 from luthier.post.reward import rewards_of
 from luthier.post.rewards import Answer, Grader, Part
 from luthier.tasks.conversation import Message
-from luthier.tasks.grading.constraints import CONSTRAINTS, misfit, whole
+from luthier.tasks.grading.constraints import checked
 from luthier.tasks.grading.penalties import repetition_penalty
 from luthier.tasks.problems import Problem, problem
 from luthier.tokenizer.chat import render_answered
@@ -82,8 +80,4 @@ def _rule(table: RuleConfig, grader: Grader) -> Callable[[Answer], float | str]:
 
 def _constraint(table: RuleConfig) -> Problem:
     assert table.constraint is not None
-    settings = whole(table.settings)
-    if wrong := misfit(table.constraint, settings):
-        wanted = inspect.signature(CONSTRAINTS[table.constraint])
-        raise ConfigError(f"rules: {table.constraint} has {wrong}: {table.settings}", fix=f"it takes {wanted}, the text apart")
-    return problem("", json.dumps([[table.constraint, settings]]), "constraints")
+    return problem("", json.dumps([[table.constraint, checked(table.constraint, table.settings)]]), "constraints")

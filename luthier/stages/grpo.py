@@ -16,6 +16,7 @@ from luthier.stages.reward import reward_checkpoint
 from luthier.stages.stage import Job, Outcome, Stage, follows
 from luthier.stages.tuning import fingerprints, prompted_settings, system_messages
 from luthier.tasks.conversation import Message
+from luthier.tasks.grading.constraints import checked
 from luthier.tasks.problems import Problem
 
 if TYPE_CHECKING:
@@ -238,7 +239,13 @@ def _run(job: Job, section: GrpoSection, before: str) -> Outcome:
 
 
 def stage_after(section: GrpoSection, before: str) -> Stage:
-    """Reinforcement learning of `[[post]]`, which begins with the model of the stage `before`."""
+    """Reinforcement learning of `[[post]]`, which begins with the model of the stage `before`.
+
+    Raises: ConfigError for a rule with a constraint whose settings are not what it takes
+    """
+    for rule in section.rules:
+        if rule.constraint is not None:
+            checked(rule.constraint, rule.settings)
     return Stage(
         section.name,
         ("tokenizer", "pack", before, *([section.reward_stage] if section.reward_stage else [])),

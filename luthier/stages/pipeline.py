@@ -88,8 +88,9 @@ def run_recipe(
         parent = find_run(resume, Path(recipe.runs.root))
         recipe, changes = continued(recipe, parent, store, allow)
         parents = {"parents": [parent.path.name], "changes": changes}
-    run = RunDirectory.open(recipe, overrides)
     names = stages_until(recipe, until)
+    stages = [load_stage(name, recipe) for name in names]  # each refuses what it could never do
+    run = RunDirectory.open(recipe, overrides)
     done = _all_done(recipe, run, store, names)
     if done is not None:
         for stage in done:
@@ -104,8 +105,8 @@ def run_recipe(
             with storage_errors(run.path), watching(run, progress) as watch:
                 remove_leftovers(store.cache)
                 attempt = _Attempt(recipe, run, store, progress, stop, watch, allow, spread or Spread(recipe.runs.workers))
-                for name in names:
-                    done.append(_advance(load_stage(name, recipe), attempt))
+                for stage in stages:
+                    done.append(_advance(stage, attempt))
         except BaseException as error:
             if isinstance(error, Interrupted | Terminated) and command is not None:
                 error.fix = f"go on with: {command}"

@@ -1,7 +1,8 @@
-"""What a recipe's problems and rewards must be is said when it is read, not behind hours of pretraining."""
+"""What a recipe's problems and rewards must be is said when it is read or its stages are loaded, not behind hours of pretraining."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -9,6 +10,8 @@ import pytest
 from luthier.config.load import load_recipe
 from luthier.config.post import ConstraintName, GraderName, GrpoSection, ProblemSourceConfig
 from luthier.errors import ConfigError
+from luthier.runs.progress import Progress
+from luthier.stages.pipeline import run_recipe
 from luthier.tasks.grading.constraints import CONSTRAINTS
 from luthier.tasks.grading.graders import GRADERS
 
@@ -54,6 +57,15 @@ def test_what_would_be_ignored_or_never_rewarded_is_refused(sources: str, more: 
 )
 def test_a_bank_of_prompts_with_any_other_reward_is_taken(more: str) -> None:
     assert grpo(BANK, more).sources[0].problems == "prompts"
+
+
+@pytest.mark.parametrize("given", ["{num_words=2.5}", "{}", '{num_words=3, relation="at most"}'])
+def test_wrong_settings_of_a_rule_are_refused_before_anything_runs(given: str, tmp_path: Path) -> None:
+    rule = f'{{rule="constraint", constraint="length_constraints:number_words", settings={given}}}'
+    recipe = load_recipe([], [f'post=[{{kind="grpo", name="learn", sources=[{SUMS}], rules=[{rule}]}}]', f'runs.root="{tmp_path}"'])
+    with pytest.raises(ConfigError, match=r"length_constraints:number_words has (wrong_settings|unknown_relation)"):
+        run_recipe(recipe, Progress(), until="learn")
+    assert not list(tmp_path.iterdir())
 
 
 def test_settings_of_sums_are_refused_for_other_conversations() -> None:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 from luthier.data.rules.languages import languages_of
+from luthier.errors import ConfigError
 from luthier.tasks.sentences import split_sentences
 
 _FENCE = re.compile(r"^```(?:json)?\s*|\s*```$", re.IGNORECASE)
@@ -193,6 +194,17 @@ def misfit(name: object, settings: object) -> str | None:
 def whole(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings with whole numbers as such: data sets write them as floats, too."""
     return {name: int(value) if isinstance(value, float) and value.is_integer() else value for name, value in settings.items()}
+
+
+def checked(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a constraint, with whole numbers as such.
+
+    Raises: ConfigError when they are not what it takes
+    """
+    given = whole(settings)
+    if wrong := misfit(name, given):
+        raise ConfigError(f"rules: {name} has {wrong}: {given}", fix=f"it takes {inspect.signature(CONSTRAINTS[name])}, the text apart")
+    return given
 
 
 def _is(value: object, annotation: str) -> bool:
