@@ -212,6 +212,6 @@ def gather(rows: RowSource, indices: Sequence[int] | np.ndarray) -> Batch:
 
 
 def spread_rows(n_rows: int, most: int) -> np.ndarray:
-    """Numbers of at most `most` of `n_rows` rows, one at least, each from the middle of as many equal parts: packed rows lie longest first."""
+    """Numbers of at most `most` of `n_rows` rows, one at least, from the middles of equal parts: packed rows lie longest first."""
     most = min(n_rows, max(1, most))
     return (2 * np.arange(most) + 1) * n_rows // (2 * max(1, most))
